@@ -1,0 +1,176 @@
+//! What went wrong, whose fault it is, and whether coming back helps. Text and bytes are made elsewhere
+//! (`gateway::answer` through the dialect's writer); this is what code branches on.
+
+use std::time::Duration;
+
+/// Who has to act for the call to succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Blame {
+    /// The caller sent something that cannot succeed as it is.
+    Caller,
+    /// The gateway itself failed or is full.
+    Gateway,
+    /// The configuration or an account needs an operator.
+    Operator,
+    /// The provider failed or refused.
+    Provider,
+}
+
+/// Whether and when the same call may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// A repeat after this long has a fair chance; becomes `retry-after`.
+    After(Duration),
+    /// A repeat cannot help; becomes `x-should-retry: false`.
+    Never,
+    /// Nothing is said; the client's own policy decides.
+    Unsaid,
+}
+
+/// What happened. Variants are alphabetical within each blame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FaultKind {
+    // Blame::Caller
+    /// The body is larger than the limit.
+    BodyTooLarge,
+    /// The body did not arrive before its deadline.
+    BodyTooSlow,
+    /// The content coding of the body is not accepted.
+    CodedBody,
+    /// The presented key is missing, unknown or revoked. One variant: the answer must not tell which.
+    Credential,
+    /// The head or framing of the message is not acceptable HTTP/1.1.
+    Malformed,
+    /// The body is not a JSON object that can be routed.
+    MalformedBody,
+    /// No such path, or not with this method.
+    NoSuchOperation,
+    /// The model is not one that this gateway, or this caller, has.
+    NoSuchModel,
+    /// The caller's own requests-per-minute limit.
+    CallerRequestLimit,
+    /// The caller's own tokens-per-minute limit.
+    CallerTokenLimit,
+    // Blame::Gateway
+    /// A panic or a broken invariant ended this request.
+    Internal,
+    /// Slots or body memory are used up.
+    Overloaded,
+    /// The gateway is shutting down.
+    ShuttingDown,
+    // Blame::Operator
+    /// Every account is out until an operator acts (spend cap, billing).
+    AccountsOut,
+    /// No usable key is left for the target.
+    NoUsableKey,
+    /// The provider sent a redirect, which is never followed.
+    Redirected,
+    /// The model name that the configuration names is unknown at the provider.
+    SplicedModelUnknown,
+    // Blame::Provider
+    /// Every account that could serve the call is at its limit.
+    QuotasResting,
+    /// Every route is overloaded.
+    RoutesOverloaded,
+    /// The upstream could not be reached, failed, or broke off.
+    UpstreamFailed,
+    /// A deadline of the upstream passed.
+    UpstreamTimedOut,
+}
+
+/// A failure of one call, ready to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What happened.
+    pub kind: FaultKind,
+    /// Whether and when to come back.
+    pub retry: Retry,
+}
+
+impl Fault {
+    /// A fault about which nothing is known but its kind.
+    pub const fn new(kind: FaultKind) -> Fault {
+        Fault { kind, retry: Retry::Unsaid }
+    }
+
+    /// A fault that a repeat after `wait` may cure.
+    pub const fn later(kind: FaultKind, wait: Duration) -> Fault {
+        Fault { kind, retry: Retry::After(wait) }
+    }
+
+    /// A fault that no repeat cures.
+    pub const fn never(kind: FaultKind) -> Fault {
+        Fault { kind, retry: Retry::Never }
+    }
+
+    /// Who has to act.
+    pub const fn blame(self) -> Blame {
+        self.kind.blame()
+    }
+
+    /// The HTTP status of the answer.
+    pub const fn status(self) -> u16 {
+        self.kind.status()
+    }
+}
+
+impl FaultKind {
+    /// Who has to act.
+    pub const fn blame(self) -> Blame {
+        use FaultKind::*;
+        match self {
+            BodyTooLarge | BodyTooSlow | CodedBody | Credential | Malformed | MalformedBody | NoSuchOperation
+            | NoSuchModel | CallerRequestLimit | CallerTokenLimit => Blame::Caller,
+            Internal | Overloaded | ShuttingDown => Blame::Gateway,
+            AccountsOut | NoUsableKey | Redirected | SplicedModelUnknown => Blame::Operator,
+            QuotasResting | RoutesOverloaded | UpstreamFailed | UpstreamTimedOut => Blame::Provider,
+        }
+    }
+
+    /// The HTTP status of the answer (DESIGN §5: resting 429, overload 529, failures 502 or 504, no key 503).
+    pub const fn status(self) -> u16 {
+        use FaultKind::*;
+        match self {
+            Malformed | MalformedBody => 400,
+            Credential => 401,
+            NoSuchOperation | NoSuchModel => 404,
+            BodyTooSlow => 408,
+            BodyTooLarge => 413,
+            CodedBody => 415,
+            CallerRequestLimit | CallerTokenLimit | QuotasResting => 429,
+            Internal => 500,
+            Redirected | SplicedModelUnknown | UpstreamFailed => 502,
+            AccountsOut | NoUsableKey | Overloaded | ShuttingDown => 503,
+            UpstreamTimedOut => 504,
+            RoutesOverloaded => 529,
+        }
+    }
+
+    /// A stable machine-readable name, for logs, metrics and error bodies.
+    pub const fn code(self) -> &'static str {
+        use FaultKind::*;
+        match self {
+            AccountsOut => "accounts_out",
+            BodyTooLarge => "body_too_large",
+            BodyTooSlow => "body_too_slow",
+            CallerRequestLimit => "caller_request_limit",
+            CallerTokenLimit => "caller_token_limit",
+            CodedBody => "coded_body",
+            Credential => "credential",
+            Internal => "internal",
+            Malformed => "malformed",
+            MalformedBody => "malformed_body",
+            NoSuchModel => "no_such_model",
+            NoSuchOperation => "no_such_operation",
+            NoUsableKey => "no_usable_key",
+            Overloaded => "overloaded",
+            QuotasResting => "quotas_resting",
+            Redirected => "redirected",
+            RoutesOverloaded => "routes_overloaded",
+            ShuttingDown => "shutting_down",
+            SplicedModelUnknown => "spliced_model_unknown",
+            UpstreamFailed => "upstream_failed",
+            UpstreamTimedOut => "upstream_timed_out",
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Every limit of the system, in one place, bound to each other by assertions that hold at compile time.
+//!
+//! Nothing here is configuration; where the file may change a value, this is its default or its bound.
+
+use std::time::Duration;
+
+/// Bytes of a request or reply head.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Fields of a request or reply head.
+pub const HEAD_FIELDS_MAX: usize = 100;
+/// Bytes of a request body.
+pub const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Step in which body memory is taken.
+pub const BODY_STEP_BYTES: usize = 64 * 1024;
+/// Body memory is the memory limit of the process divided by this.
+pub const BODY_MEMORY_DIVISOR: u64 = 4;
+/// Body memory where no memory limit of the process can be found.
+pub const BODY_MEMORY_BYTES_FALLBACK: u64 = 1024 * 1024 * 1024;
+/// A whole reply up to this size is held until it is complete, so that a cut one fails over too.
+pub const REPLY_HELD_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a stream's events held until the first content event.
+pub const EVENTS_HELD_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of one event of a stream that is looked at; a larger one passes unread.
+pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of an upstream's error reply that are kept to be judged and passed on.
+pub const ERROR_REPLY_BYTES_MAX: usize = 64 * 1024;
+/// Depth of JSON.
+pub const JSON_DEPTH_MAX: usize = 128;
+/// Bytes of a model name.
+pub const MODEL_NAME_BYTES_MAX: usize = 256;
+/// Bytes of a presented credential.
+pub const CREDENTIAL_BYTES_MAX: usize = 1024;
+
+/// Client connections of a process, before descriptors bound it.
+pub const SLOTS_MAX: usize = 10_000;
+/// Descriptors kept for listeners, admin, logs and files.
+pub const DESCRIPTORS_RESERVED: usize = 128;
+/// Descriptors a slot may need: its client's and its upstream's.
+pub const DESCRIPTORS_PER_SLOT: usize = 2;
+/// Bytes a slot holds beside its body and held reply: two heads, two buffers.
+pub const SLOT_BYTES: usize = 2 * HEAD_BYTES_MAX + 2 * EVENTS_HELD_BYTES_MAX;
+/// Idle upstream connections of a worker and origin.
+pub const POOL_IDLE_MAX: usize = 1_024;
+/// Bytes of one receive buffer of a worker.
+pub const RECV_BUFFER_BYTES: usize = 16 * 1024;
+/// Receive buffers of a worker; a power of two.
+pub const RECV_BUFFERS: u16 = 1_024;
+/// Entries of a worker's submission ring.
+pub const RING_ENTRIES: u32 = 1_024;
+/// Received chunks one connection may hold before its receive is paused.
+pub const LENT_CHUNKS_MAX: u8 = 4;
+/// Surplus bytes read from a caller after an early refusal before the connection is closed.
+pub const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// Targets of a plan.
+pub const PLAN_TARGETS_MAX: usize = 16;
+/// Accounts tried for one target.
+pub const PLAN_ACCOUNTS_MAX: usize = 8;
+/// Providers of a configuration.
+pub const PROVIDERS_MAX: usize = 256;
+/// Keys of a configuration.
+pub const KEYS_MAX: usize = 4_096;
+/// Virtual keys of a configuration.
+pub const VIRTUAL_KEYS_MAX: usize = 100_000;
+/// Public models of a configuration.
+pub const MODELS_MAX: usize = 4_096;
+/// Model classes of a provider.
+pub const CLASSES_MAX: usize = 64;
+
+/// Reports a worker may have waiting for the control plane.
+pub const REPORTS_MAX: usize = 16_384;
+/// How often the control plane drains them.
+pub const REPORT_DRAIN_INTERVAL: Duration = Duration::from_millis(5);
+
+/// A rest that a provider's time asks for is capped here, unless its limit is per day.
+pub const REST_MAX: Duration = Duration::from_secs(3600);
+/// First rest after a 429 without a time.
+pub const REST_STEP: Duration = Duration::from_secs(1);
+/// Longest rest after 429s without a time.
+pub const REST_STEP_MAX: Duration = Duration::from_secs(60);
+/// Rest after a ramp 429 without a time.
+pub const RAMP_REST: Duration = Duration::from_secs(10);
+/// First back-off of an overloaded route.
+pub const OVERLOAD_STEP: Duration = Duration::from_millis(500);
+/// Longest back-off of an overloaded route.
+pub const OVERLOAD_STEP_MAX: Duration = Duration::from_secs(30);
+/// How long a key and model that do not go together rest.
+pub const PAIR_REST: Duration = Duration::from_secs(300);
+/// Breaker: failures in the window that may open it.
+pub const BREAKER_FAILURES: u32 = 5;
+/// Breaker: share of failures in the window that opens it, in percent.
+pub const BREAKER_FAILURE_PERCENT: u32 = 50;
+/// Breaker: the window.
+pub const BREAKER_WINDOW: Duration = Duration::from_secs(10);
+/// Breaker: first time open.
+pub const BREAKER_OPEN: Duration = Duration::from_secs(5);
+/// Breaker: longest time open.
+pub const BREAKER_OPEN_MAX: Duration = Duration::from_secs(60);
+/// A probe that neither succeeded nor failed is given up after this long, and another may go.
+pub const PROBE_LEASE: Duration = Duration::from_secs(600);
+/// Ramp allowance at which a quota counts as recovered.
+pub const RAMP_DONE: u32 = 64;
+/// Retry budget: moves as a share of calls, in percent.
+pub const RETRY_PERCENT: u32 = 20;
+/// Retry budget: moves per second that are always there.
+pub const RETRY_FLOOR_PER_S: u32 = 10;
+
+/// Time to connect.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time to the first byte of a streamed reply.
+pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Time to the first byte of a whole reply.
+pub const FIRST_BYTE_WHOLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// Silence between bytes of a reply.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Idle time of a client connection.
+pub const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Time for a request head, from its first byte.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a request body, from the end of its head.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time a client may take to accept bytes before its stream is ended.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// Time for the rest of a refused request to be drained.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Idle time of a pooled upstream connection.
+pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Without content for this long the status of a stream is committed and comments keep the line alive.
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Grace for whole replies at shutdown.
+pub const DRAIN_GRACE: Duration = Duration::from_secs(30);
+/// Grace for streams at shutdown.
+pub const DRAIN_GRACE_STREAMS: Duration = Duration::from_secs(600);
+/// How often names are resolved.
+pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
+/// How long an answer of the resolver is served when newer ones fail.
+pub const RESOLVE_STALE_MAX: Duration = Duration::from_secs(3600);
+/// Length under which `check` warns of a virtual key.
+pub const VIRTUAL_KEY_CHARS_MIN: usize = 32;
+
+const _: () = assert!(RECV_BUFFERS.is_power_of_two());
+const _: () = assert!(HEAD_BYTES_MAX <= u16::MAX as usize, "fields are u16 ranges into their head");
+const _: () = assert!(HEAD_BYTES_MAX + RECV_BUFFER_BYTES <= EVENTS_HELD_BYTES_MAX * 2);
+const _: () = assert!(BODY_BYTES_MAX.is_multiple_of(BODY_STEP_BYTES));
+const _: () = assert!(ERROR_REPLY_BYTES_MAX <= REPLY_HELD_BYTES_MAX);
+const _: () = assert!(MODEL_NAME_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(PROVIDERS_MAX <= u16::MAX as usize);
+const _: () = assert!(KEYS_MAX <= u16::MAX as usize);
+const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < IDLE_TIMEOUT.as_secs());
+const _: () = assert!(POOL_IDLE_TIMEOUT.as_secs() < CLIENT_IDLE_TIMEOUT.as_secs());
+const _: () = assert!(BREAKER_OPEN.as_secs() <= BREAKER_OPEN_MAX.as_secs());
+const _: () = assert!(RECV_BUFFERS as usize > LENT_CHUNKS_MAX as usize * 8, "one slow reader must not empty the ring");

@@ -1,0 +1,197 @@
+//! From a draft to a snapshot: dense numbers, index tables, and cells taken over from the snapshot before.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{
+    Account, AccountDraft, AccountId, Class, Draft, Key, KeyId, Model, ModelDraft, Origin, Provider, ProviderDraft,
+    ProviderId, Route, Snapshot, Target,
+};
+use crate::caller::CallerTable;
+use crate::moment::Moment;
+use crate::quota::QuotaCell;
+
+impl Snapshot {
+    /// Numbers the parts of `draft` and gives each its cells: those of `previous` where the identity is the same
+    /// (provider, account, key, class and model names; for callers the name), new ones elsewhere.
+    pub fn build(draft: Draft, previous: Option<&Snapshot>, now: Moment) -> Snapshot {
+        let mut snapshot = Snapshot {
+            revision: previous.map_or(1, |it| it.revision + 1),
+            providers: Vec::with_capacity(draft.providers.len()),
+            accounts: Vec::new(),
+            keys: Vec::new(),
+            models: Vec::new(),
+            callers: CallerTable::build(draft.callers, previous.map(|it| &it.callers), now),
+            models_only: draft.models_only,
+            expose_routing: draft.expose_routing,
+            decompress: draft.decompress,
+            forward_headers: draft.forward_headers.into_iter().map(String::into_boxed_str).collect(),
+            retry_budget: previous.map_or_else(Default::default, |it| it.retry_budget.clone()),
+        };
+        for provider in draft.providers {
+            snapshot.add_provider(provider, &draft.models, previous, now);
+        }
+        for model in draft.models {
+            snapshot.add_model(model, previous);
+        }
+        snapshot.models.sort_by(|a, b| a.name.cmp(&b.name));
+        snapshot
+    }
+
+    fn add_provider(&mut self, draft: ProviderDraft, models: &[ModelDraft], previous: Option<&Snapshot>, now: Moment) {
+        let id = ProviderId(self.providers.len() as u16);
+        let before = previous.and_then(|it| it.provider_named(&draft.name).map(|id| it.provider(id)));
+        let classes: Vec<Class> = draft
+            .classes
+            .iter()
+            .map(|it| Class {
+                name: it.name.as_str().into(),
+                patterns: it.patterns.iter().map(|it| it.as_str().into()).collect(),
+                estimate: before
+                    .and_then(|provider| provider.classes.iter().find(|class| *class.name == *it.name))
+                    .map_or_else(Default::default, |class| class.estimate.clone()),
+            })
+            .collect();
+        let routes = routes(&draft, models, before);
+        // Accounts that turned out to be one organization and workspace share one set of quota cells.
+        let mut shared: HashMap<u64, Vec<Arc<QuotaCell>>> = HashMap::new();
+        let mut accounts = Vec::with_capacity(draft.accounts.len());
+        for account in draft.accounts {
+            let account_before = previous.zip(before).and_then(|(snapshot, provider)| {
+                let same = |id: &&AccountId| *snapshot.account(**id).name == *account.name;
+                provider.accounts.iter().find(same).map(|id| (snapshot, snapshot.account(*id)))
+            });
+            accounts.push(self.add_account(id, account, &classes, account_before, &mut shared, now));
+        }
+        let origin = origin(&draft.origin, before);
+        self.providers.push(Provider {
+            name: draft.name.into(),
+            dialect: draft.dialect,
+            origin,
+            classes,
+            accounts,
+            routes,
+            timeouts: draft.timeouts,
+        });
+    }
+
+    fn add_account(
+        &mut self,
+        provider: ProviderId,
+        draft: AccountDraft,
+        classes: &[Class],
+        before: Option<(&Snapshot, &Account)>,
+        shared: &mut HashMap<u64, Vec<Arc<QuotaCell>>>,
+        now: Moment,
+    ) -> AccountId {
+        let id = AccountId(self.accounts.len() as u16);
+        let own = quotas(&draft, before.map(|it| it.1), now);
+        let quotas = match draft.shared_quota {
+            None => own,
+            Some(mark) => {
+                let first = shared.entry(mark).or_insert_with(|| own.clone());
+                for (kept, given_up) in first.iter().zip(&own) {
+                    if !Arc::ptr_eq(kept, given_up) {
+                        kept.absorb(given_up, now);
+                    }
+                }
+                first.clone()
+            }
+        };
+        let mut keys = Vec::with_capacity(draft.keys.len());
+        let weight = draft.keys.iter().map(|it| it.weight).sum();
+        for key in draft.keys {
+            let key_before = before.and_then(|(snapshot, account)| {
+                account.keys.iter().map(|id| snapshot.key(*id)).find(|it| *it.name == *key.name)
+            });
+            // A rotated credential is a new one: it inherits no suspicion.
+            let same_secret = key_before.filter(|it| it.secret.expose() == key.secret.expose());
+            keys.push(KeyId(self.keys.len() as u16));
+            self.keys.push(Key {
+                name: key.name.into(),
+                account: id,
+                weight: key.weight,
+                cell: same_secret.map_or_else(Default::default, |it| it.cell.clone()),
+                pairs: (0..classes.len())
+                    .map(|at| same_secret.and_then(|it| it.pairs.get(at).cloned()).unwrap_or_default())
+                    .collect(),
+                secret: key.secret,
+            });
+        }
+        let cell = before.map_or_else(Default::default, |(_, it)| it.cell.clone());
+        self.accounts.push(Account { name: draft.name.into(), provider, keys, weight, quotas, cell });
+        id
+    }
+
+    fn add_model(&mut self, draft: ModelDraft, previous: Option<&Snapshot>) {
+        let before = previous.and_then(|it| it.model_named(&draft.name).map(|id| it.model(id)));
+        let chain: Vec<Target> = draft.chain.iter().filter_map(|it| self.target(&it.provider, &it.model)).collect();
+        // The order of a chain only means something for the same chain.
+        let same_chain = before.filter(|it| {
+            it.chain.len() == chain.len() && it.chain.iter().zip(&chain).all(|(a, b)| a.model == b.model)
+        });
+        let cell = same_chain.map_or_else(Default::default, |it| it.cell.clone());
+        self.models.push(Model { name: draft.name.into(), chain, cell });
+    }
+
+    fn target(&self, provider: &str, model: &str) -> Option<Target> {
+        let id = self.provider_named(provider)?;
+        let class = self.provider(id).class_of(model);
+        let route = self.provider(id).route_of(model, class);
+        Some(Target { provider: id, model: model.into(), class, route })
+    }
+}
+
+fn origin(draft: &super::OriginDraft, before: Option<&Provider>) -> Origin {
+    let default_port = if draft.tls { 443 } else { 80 };
+    let bracketed = if draft.host.contains(':') { format!("[{}]", draft.host) } else { draft.host.clone() };
+    let authority = if draft.port == default_port { bracketed } else { format!("{bracketed}:{}", draft.port) };
+    let same_place = before.map(|it| &it.origin).filter(|it| {
+        *it.host == *draft.host && it.port == draft.port && it.tls == draft.tls && it.reach == draft.reach
+    });
+    Origin {
+        tls: draft.tls,
+        host: draft.host.as_str().into(),
+        port: draft.port,
+        authority: authority.into(),
+        base_path: draft.base_path.as_str().into(),
+        ca_pem: draft.ca_pem.clone(),
+        reach: draft.reach,
+        addresses: same_place.map_or_else(Default::default, |it| it.addresses.clone()),
+    }
+}
+
+fn quotas(draft: &AccountDraft, before: Option<&Account>, now: Moment) -> Vec<Arc<QuotaCell>> {
+    let kept = before.filter(|it| it.quotas.len() == draft.limits.len());
+    draft
+        .limits
+        .iter()
+        .enumerate()
+        .map(|(at, limits)| match kept {
+            Some(account) => {
+                account.quotas[at].retune(limits, now);
+                account.quotas[at].clone()
+            }
+            None => Arc::new(QuotaCell::new(limits, now)),
+        })
+        .collect()
+}
+
+fn routes(draft: &ProviderDraft, models: &[ModelDraft], before: Option<&Provider>) -> Vec<Route> {
+    let mut named: Vec<&str> = models
+        .iter()
+        .flat_map(|it| &it.chain)
+        .filter(|it| it.provider == draft.name)
+        .map(|it| it.model.as_str())
+        .collect();
+    named.sort_unstable();
+    named.dedup();
+    let of_class = draft.classes.iter().map(|it| (it.name.as_str(), true));
+    of_class
+        .chain(named.into_iter().map(|it| (it, false)))
+        .map(|(name, of_class)| {
+            let same = before.and_then(|it| it.routes.iter().find(|it| it.of_class == of_class && &*it.name == name));
+            Route { name: name.into(), of_class, cell: same.map_or_else(Default::default, |it| it.cell.clone()) }
+        })
+        .collect()
+}

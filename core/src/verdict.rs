@@ -1,0 +1,56 @@
+//! What an upstream's answer means (the table of DESIGN §5). `providers` turns bytes into a [`Verdict`];
+//! `attempt` turns a `Verdict` into what rests, what counts and where the call goes next.
+
+use std::time::Duration;
+
+/// The meaning of one upstream answer before the commit point, or of its absence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// 429 that no waiting cures, 402, a usage-limit 400: the account is out until an operator acts.
+    AccountSpent,
+    /// The caller's own fault: returned at once, unchanged, never retried, never counted.
+    CallerFault,
+    /// 401: the key is suspect.
+    KeyRefused,
+    /// 403, or 404 on a model: this key and model do not go together.
+    KeyModelRefused {
+        /// The answer was a 404: where the gateway spliced the model name in, the operator's fault.
+        not_found: bool,
+    },
+    /// 429 of a bucket. Without a time the rest grows with each strike.
+    QuotaLimited {
+        /// The time the provider named.
+        retry_after: Option<Duration>,
+    },
+    /// 429 of the ramp: longer rest, in-flight cap halved.
+    QuotaRamp {
+        /// The time the provider named.
+        retry_after: Option<Duration>,
+    },
+    /// A redirect: never followed.
+    Redirected,
+    /// 529, an overloaded 503, an overloaded event inside a stream. No key is blamed.
+    RouteOverloaded {
+        /// The time the provider named.
+        retry_after: Option<Duration>,
+    },
+    /// The call succeeded, or its reply began.
+    Success,
+    /// Any other failure of the target.
+    TargetFailed(TargetFailure),
+}
+
+/// How a target failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TargetFailure {
+    /// No connection could be made.
+    Connect,
+    /// The reply broke off, or was not HTTP.
+    Cut,
+    /// The provider answered with this 5xx status or an in-stream error of that meaning.
+    Status(u16),
+    /// Nothing came before a deadline.
+    Silence,
+    /// The certificate or handshake was not acceptable.
+    Tls,
+}
