@@ -1,0 +1,197 @@
+//! The only place that answers with an error of the gateway's own. Decides its words and its retry fields; the
+//! dialect decides their shape. What an upstream said is never touched here.
+
+use std::time::Duration;
+
+use tidegate_core::fault::{Fault, FaultKind, Retry};
+use tidegate_providers::{CONTENT_TYPE_JSON, Dialect};
+use tidegate_wire::head::Refusal;
+
+use crate::heads::{self, OwnFields, ReplyFraming};
+use crate::record::Record;
+use crate::relay::{Committed, Interrupted, Line};
+
+/// Answers `fault` in the caller's dialect: with its status where nothing was committed, else in-band. `retry`
+/// hints become `retry-after` and `x-should-retry`, which all official clients obey.
+pub(crate) async fn answer(
+    line: &mut Line<'_>,
+    dialect: &'static Dialect,
+    record: &mut Record,
+    fault: Fault,
+    detail: Option<&str>,
+) -> Result<(), Interrupted> {
+    let message = message(fault.kind, detail);
+    if line.committed() != Committed::Nothing {
+        return in_band(line, dialect, record, fault, &message).await;
+    }
+    let mut body = Vec::with_capacity(256);
+    dialect.write_error(&mut body, &fault, &message, record.id.as_str());
+    record.status = fault.status();
+    let mut head = Vec::with_capacity(512);
+    let retry_after = retry_after(fault.retry).map(|seconds| seconds.to_string());
+    let mut fields = vec![("content-type", CONTENT_TYPE_JSON), ("request-id", record.id.as_str())];
+    if let Some(seconds) = &retry_after {
+        fields.push(("retry-after", seconds));
+    }
+    if fault.retry == Retry::Never {
+        fields.push(("x-should-retry", "false"));
+    }
+    let own = own_fields(record);
+    heads::write_own_reply(
+        &mut head,
+        fault.status(),
+        &fields,
+        ReplyFraming::Length(body.len() as u64),
+        line.keep_alive,
+        &own,
+    );
+    line.commit_content();
+    line.send(&[&head, &body]).await
+}
+
+/// Refuses a head that nobody may interpret, with the status that names what is wrong with it.
+pub(crate) async fn refuse_head(
+    line: &mut Line<'_>,
+    dialect: &'static Dialect,
+    record: &mut Record,
+    refusal: Refusal,
+) -> Result<(), Interrupted> {
+    let fault = Fault::never(FaultKind::Malformed);
+    let message = message(fault.kind, Some(refusal.code()));
+    let mut body = Vec::with_capacity(256);
+    dialect.write_error(&mut body, &fault, &message, record.id.as_str());
+    record.status = refusal.status();
+    let mut head = Vec::with_capacity(256);
+    let length = ReplyFraming::Length(body.len() as u64);
+    let fields = [("content-type", CONTENT_TYPE_JSON)];
+    let own = own_fields(record);
+    heads::write_own_reply(&mut head, record.status, &fields, length, false, &own);
+    line.commit_content();
+    line.send(&[&head, &body]).await
+}
+
+/// Ends a stream whose status is out: an error event, no success terminator, and the connection with it.
+async fn in_band(
+    line: &mut Line<'_>,
+    dialect: &'static Dialect,
+    record: &Record,
+    fault: Fault,
+    message: &str,
+) -> Result<(), Interrupted> {
+    let mut event = Vec::with_capacity(256);
+    dialect.write_stream_error(&mut event, &fault, message, record.id.as_str());
+    line.commit_content();
+    line.keep_alive = false;
+    line.send_events(b"", &event, true).await
+}
+
+/// Returns an upstream's error answer inside a stream whose status is out: the body as it is, as an error event.
+pub(crate) async fn pass_on_in_band(
+    line: &mut Line<'_>,
+    dialect: &'static Dialect,
+    record: &Record,
+    body: &[u8],
+) -> Result<(), Interrupted> {
+    let mut event = Vec::with_capacity(body.len() + 64);
+    if !dialect.wrap_stream_error(&mut event, body) {
+        let fault = Fault::new(FaultKind::UpstreamFailed);
+        dialect.write_stream_error(&mut event, &fault, &message(fault.kind, None), record.id.as_str());
+    }
+    line.commit_content();
+    line.keep_alive = false;
+    line.send_events(b"", &event, true).await
+}
+
+/// Sends a small reply that is not an error: a model list, a probe's answer.
+pub(crate) async fn own_reply(
+    line: &mut Line<'_>,
+    record: &mut Record,
+    content_type: &str,
+    body: &[u8],
+    without_body: bool,
+) -> Result<(), Interrupted> {
+    record.status = 200;
+    let mut head = Vec::with_capacity(256);
+    let fields = [("content-type", content_type)];
+    let own = own_fields(record);
+    let length = ReplyFraming::Length(body.len() as u64);
+    heads::write_own_reply(&mut head, 200, &fields, length, line.keep_alive, &own);
+    line.commit_content();
+    line.send(&[&head, if without_body { b"" } else { body }]).await
+}
+
+fn own_fields(record: &Record) -> OwnFields<'_> {
+    OwnFields {
+        request_id: record.id.as_str(),
+        attempts: record.attempts,
+        overhead_us: record.overhead.total().as_micros() as u64,
+        model: None,
+        routing: None,
+        limits: None,
+    }
+}
+
+/// Whole seconds, rounded up: a client that comes back a moment early is refused again.
+fn retry_after(retry: Retry) -> Option<u64> {
+    match retry {
+        Retry::After(wait) => Some(seconds_up(wait)),
+        Retry::Never | Retry::Unsaid => None,
+    }
+}
+
+fn seconds_up(wait: Duration) -> u64 {
+    let whole = wait.as_secs();
+    (if wait.subsec_nanos() > 0 { whole + 1 } else { whole }).max(1)
+}
+
+/// What a person reads. Says who has to do what; never names a key, an account or an address.
+fn message(kind: FaultKind, detail: Option<&str>) -> String {
+    use FaultKind::*;
+    let text = match kind {
+        AccountsOut => "No account of the gateway may spend more for this model. The operator has to act.",
+        BodyTooLarge => "The request body is larger than the gateway accepts.",
+        BodyTooSlow => "The request body did not arrive in time.",
+        CallerRequestLimit => "Your key's requests-per-minute limit is reached.",
+        CallerTokenLimit => "Your key's tokens-per-minute limit is reached.",
+        CodedBody => "The request body must not have a content coding.",
+        Credential => "The API key is missing or not valid.",
+        Internal => "The gateway failed on this request.",
+        Malformed => "The request is not well-formed HTTP.",
+        MalformedBody => "The request body is not a JSON object that can be routed",
+        NoSuchModel => "The model is not available",
+        NoSuchOperation => "There is no such endpoint.",
+        NoUsableKey => "The gateway has no usable key for this model. The operator has to act.",
+        Overloaded => "The gateway is at its capacity.",
+        QuotasResting => "Every account that can serve this model is at its rate limit.",
+        Redirected => "The provider answered with a redirect, which is not followed. The operator has to act.",
+        RoutesOverloaded => "The model's providers are overloaded.",
+        ShuttingDown => "The gateway is shutting down.",
+        SplicedModelUnknown => "The provider does not know the model that the gateway is configured to use.",
+        UpstreamFailed => "The provider failed or broke off.",
+        UpstreamTimedOut => "The provider did not answer in time.",
+    };
+    match detail {
+        Some(detail) => format!("{}: {detail}", text.trim_end_matches('.')),
+        None if text.ends_with('.') => text.to_owned(),
+        None => format!("{text}."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_rounded_up_to_whole_seconds() {
+        assert_eq!(seconds_up(Duration::from_millis(1)), 1);
+        assert_eq!(seconds_up(Duration::from_secs(5)), 5);
+        assert_eq!(seconds_up(Duration::from_millis(5_001)), 6);
+        assert_eq!(seconds_up(Duration::ZERO), 1);
+    }
+
+    #[test]
+    fn details_stand_behind_a_colon() {
+        assert_eq!(message(FaultKind::NoSuchModel, Some("x-1")), "The model is not available: x-1");
+        assert_eq!(message(FaultKind::NoSuchModel, None), "The model is not available.");
+    }
+}

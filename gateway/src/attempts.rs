@@ -1,0 +1,230 @@
+//! Walks the plan of one call: choose, exchange, judge, until a reply commits or the plan ends. Decides nothing
+//! that `tidegate_core::attempt` decides; it carries out what the walk says and tells it what came back.
+
+mod exchange;
+mod judged;
+
+use tidegate_core::admission::Permit;
+use tidegate_core::attempt::{Action, Context, Exchange, GiveUp, Next, Walk};
+use tidegate_core::caller::Caller;
+use tidegate_core::report::{AttemptReport, CallEnd, Report};
+use tidegate_core::usage::Usage;
+use tidegate_core::{Fault, Verdict};
+use tidegate_providers::{Dialect, Operation};
+use tidegate_wire::head::{RequestHead, ResponseHead};
+use tidegate_wire::skim::Skim;
+
+use crate::answer;
+use crate::connection::Buffers;
+use crate::heads::{self, CallerLimits, OwnFields, ReplyFraming};
+use crate::path::Stop;
+use crate::plane::Published;
+use crate::record::Record;
+use crate::relay::{Interrupted, Line, Tap};
+use crate::upstream::Reply;
+use crate::worker::Worker;
+
+/// What the caller asked for.
+pub(crate) struct Call<'a> {
+    pub(crate) dialect: &'static Dialect,
+    pub(crate) operation: &'a Operation<'a>,
+    pub(crate) head: &'a RequestHead,
+    pub(crate) body: &'a [u8],
+    pub(crate) skim: &'a Skim<'a>,
+    /// The model asked for.
+    pub(crate) asked: &'a str,
+    pub(crate) caller: Option<&'a Caller>,
+}
+
+/// A call being served: what it asked for, what it may use, what happened so far.
+pub(crate) struct Serving<'a, 'r> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) published: &'a Published,
+    pub(crate) call: &'a Call<'a>,
+    pub(crate) record: &'r mut Record,
+    pub(crate) buffers: &'r mut Buffers,
+    permit: Permit,
+    /// The model name that went upstream last.
+    model: &'a str,
+    /// The try whose reply is being relayed; dropping it settles its reservation.
+    exchange: Option<Exchange>,
+}
+
+/// An upstream's answer that may be returned unchanged.
+pub(crate) struct Stored {
+    head: ResponseHead,
+    body: Vec<u8>,
+    /// What was not read of it.
+    rest: Option<Reply>,
+}
+
+/// How one try ended.
+pub(crate) enum Tried {
+    /// The caller has its answer, good or broken off.
+    Answered,
+    /// Before the commit point: the walk goes on.
+    Failed(Failed),
+}
+
+/// A try that brought no good reply.
+pub(crate) struct Failed {
+    exchange: Exchange,
+    verdict: Verdict,
+    status: u16,
+    stored: Option<Stored>,
+}
+
+impl<'a, 'r> Serving<'a, 'r> {
+    pub(crate) fn new(
+        worker: &'a Worker,
+        published: &'a Published,
+        call: &'a Call<'a>,
+        record: &'r mut Record,
+        buffers: &'r mut Buffers,
+        permit: Permit,
+    ) -> Serving<'a, 'r> {
+        Serving { worker, published, call, record, buffers, permit, model: call.asked, exchange: None }
+    }
+
+    /// Carries the walk out to its end.
+    pub(crate) async fn run(mut self, line: &mut Line<'_>, mut walk: Walk) -> Result<(), Stop> {
+        let walked = self.walk(line, &mut walk).await;
+        self.record.spilled = walk.spilled();
+        self.record.usage_estimated = self.permit.is_estimated() || self.record.usage_estimated;
+        self.permit.settle(self.worker.now());
+        walked
+    }
+
+    async fn walk(&mut self, line: &mut Line<'_>, walk: &mut Walk) -> Result<(), Stop> {
+        let snapshot = &*self.published.snapshot;
+        let mut kept: Option<Stored> = None;
+        loop {
+            let now = self.worker.now();
+            let action = walk.poll_action(snapshot, &mut self.worker.draw.borrow_mut(), now);
+            let exchange = match action {
+                Action::Send(exchange) => exchange,
+                Action::GiveUp(give_up) => return self.give_up(line, give_up, kept).await,
+            };
+            self.begin(&exchange, walk.attempts());
+            let failed = match self.try_once(line, exchange).await? {
+                Tried::Answered => return Ok(()),
+                Tried::Failed(failed) => failed,
+            };
+            self.report_attempt(&failed.exchange, failed.verdict, failed.status);
+            let context = self.context();
+            match walk.handle_verdict(snapshot, failed.exchange, failed.verdict, context) {
+                Next::Answer => return self.pass_on(line, failed.stored).await,
+                // An answer that was not read whole cannot be returned later.
+                Next::TryAgain if walk.keeps_answer() => kept = failed.stored.filter(|it| it.rest.is_none()),
+                Next::TryAgain => {}
+            }
+        }
+    }
+
+    fn context(&self) -> Context {
+        Context { now: self.worker.now(), jitter: tidegate_ring::random_u64() as u32 }
+    }
+
+    fn begin(&mut self, exchange: &Exchange, attempts: u8) {
+        self.model = exchange.target.name.resolve(&self.published.snapshot, self.call.asked);
+        self.record.attempts = attempts;
+        self.record.provider = Some(exchange.provider);
+        self.record.account = Some((exchange.account, exchange.class));
+    }
+
+    fn report_attempt(&self, exchange: &Exchange, verdict: Verdict, status: u16) {
+        self.worker.report(Report::Attempt(AttemptReport {
+            revision: self.published.snapshot.revision,
+            provider: exchange.provider,
+            account: exchange.account,
+            key: exchange.key,
+            class: exchange.class,
+            route: exchange.route,
+            verdict,
+            status,
+            number: exchange.number,
+            elapsed: self.worker.now().since(exchange.started),
+        }));
+    }
+
+    async fn give_up(&mut self, line: &mut Line<'_>, give_up: GiveUp, kept: Option<Stored>) -> Result<(), Stop> {
+        match kept {
+            Some(stored) if give_up.prefer_upstream_answer => self.pass_on(line, Some(stored)).await,
+            _ => Err(give_up.fault.into()),
+        }
+    }
+
+    /// Returns an upstream's answer unchanged; inside a stream whose status is out, as an error event.
+    async fn pass_on(&mut self, line: &mut Line<'_>, stored: Option<Stored>) -> Result<(), Stop> {
+        let Some(mut stored) = stored else {
+            return Err(Fault::new(tidegate_core::FaultKind::UpstreamFailed).into());
+        };
+        self.record.ended(CallEnd::UpstreamError);
+        self.record.status = stored.head.status();
+        if line.committed() != crate::relay::Committed::Nothing {
+            answer::pass_on_in_band(line, self.call.dialect, self.record, &stored.body).await?;
+            return Ok(());
+        }
+        let rest = stored.rest.as_mut();
+        let sent = crate::relay::send_whole(line, self, &stored.head, &stored.body, rest).await?;
+        if sent.is_err() {
+            line.keep_alive = false;
+        }
+        Ok(())
+    }
+
+    /// Notes what a stream used so far, so that whatever ends the call settles by it.
+    pub(crate) fn observe(&mut self, tap: &Tap) {
+        let (usage, estimated) = tap.final_usage();
+        self.note_usage(usage, estimated);
+    }
+
+    fn note_usage(&mut self, usage: Usage, estimated: bool) {
+        self.record.usage = usage;
+        self.record.usage_estimated = estimated;
+        self.permit.observe(usage);
+        if let Some(exchange) = &mut self.exchange {
+            exchange.observe(usage);
+        }
+    }
+
+    /// Ends a stream with an error event in the caller's dialect.
+    pub(crate) async fn send_stream_error(&mut self, line: &mut Line<'_>, fault: Fault) -> Result<(), Interrupted> {
+        self.record.ended(CallEnd::Fault(fault.kind));
+        answer::answer(line, self.call.dialect, self.record, fault, None).await
+    }
+
+    /// Writes the head of a stream's reply into the buffers.
+    pub(crate) fn write_stream_head(&mut self, line: &mut Line<'_>, head: &ResponseHead) {
+        let framing = line.open_framing();
+        if framing == ReplyFraming::UntilClose {
+            line.keep_alive = false;
+        }
+        self.write_reply_head(line, head, framing);
+    }
+
+    /// Writes the head of a reply that came from an upstream into the buffers.
+    pub(crate) fn write_reply_head(&mut self, line: &Line<'_>, head: &ResponseHead, framing: ReplyFraming) {
+        let snapshot = &*self.published.snapshot;
+        self.record.status = head.status();
+        let routing = self.record.account.filter(|_| snapshot.expose_routing).map(|(account, _)| {
+            let account = snapshot.account(account);
+            (&*snapshot.provider(account.provider).name, &*account.name)
+        });
+        let limits = self.call.caller.filter(|it| it.cells.is_limited()).map(|caller| CallerLimits {
+            dialect: self.call.dialect,
+            caller,
+            now: self.worker.now(),
+            wall_ms: tidegate_ring::wall_ms(),
+        });
+        let own = OwnFields {
+            request_id: self.record.id.as_str(),
+            attempts: self.record.attempts,
+            overhead_us: self.record.overhead.total().as_micros() as u64,
+            model: Some(self.model),
+            routing,
+            limits,
+        };
+        heads::write_reply(&mut self.buffers.head, self.call.dialect, head, framing, line.keep_alive, &own);
+    }
+}

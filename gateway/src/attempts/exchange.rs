@@ -1,0 +1,148 @@
+//! One try at one upstream: connection, request, reply head. Decides when a request may be sent a second time on
+//! a fresh connection: only if the first one was kept from an earlier call and no reply began on it.
+
+use tidegate_core::attempt::Exchange;
+use tidegate_core::report::{OrganizationReport, Report};
+use tidegate_core::verdict::{TargetFailure, Verdict};
+use tidegate_providers::Fields;
+use tidegate_wire::head::ResponseHead;
+use tidegate_wire::json;
+use tidegate_wire::splice::{Edit, splice};
+
+use super::{Failed, Serving, Tried};
+use crate::heads::{self, ReplyFields, RequestParts};
+use crate::relay::{Interrupted, Line};
+use crate::upstream::{self, Reply, ReplyFailure};
+
+/// A request's head, and its body in pieces around what the gateway changes.
+const SLICES_MAX: usize = 8;
+
+impl Serving<'_, '_> {
+    /// Sends the call to the upstream of `exchange` and carries its reply to the caller.
+    pub(super) async fn try_once(&mut self, line: &mut Line<'_>, exchange: Exchange) -> Result<Tried, Interrupted> {
+        let mut head = std::mem::take(&mut self.buffers.reply_head);
+        head.clear();
+        let tried = self.send(line, exchange, &mut head).await;
+        self.buffers.reply_head = head;
+        tried
+    }
+
+    async fn send(
+        &mut self,
+        line: &mut Line<'_>,
+        mut exchange: Exchange,
+        head: &mut ResponseHead,
+    ) -> Result<Tried, Interrupted> {
+        let mut name = Vec::new();
+        let usage_edit = self.call.dialect.body_edit(self.call.body, self.call.skim);
+        let takes_usage_out = usage_edit.is_some();
+        let mut edits: [Option<Edit<'_>>; 2] = [None, usage_edit];
+        if exchange.target.name.is_spliced() {
+            json::write_str(&mut name, self.model);
+            edits[0] = Some(Edit { span: self.call.skim.model_span.clone(), with: &name });
+        }
+        let mut edits: Vec<Edit<'_>> = edits.into_iter().flatten().collect();
+        edits.sort_unstable_by_key(|it| it.span.start);
+        let body = splice(self.call.body, &edits);
+        if !self.write_request_head(&exchange, body.total_bytes()) {
+            return Ok(failed(exchange, Verdict::KeyRefused));
+        }
+        let request_head = std::mem::take(&mut self.buffers.request_head);
+        let mut slices: [&[u8]; SLICES_MAX] = [b""; SLICES_MAX];
+        slices[0] = &request_head;
+        let mut used = 1;
+        for piece in body {
+            slices[used] = piece;
+            used += 1;
+        }
+        let replied = self.exchange(line, &mut exchange, &slices[..used], head).await;
+        self.buffers.request_head = request_head;
+        match replied? {
+            Ok(reply) => self.handle_reply(line, exchange, reply, head, takes_usage_out).await,
+            Err(verdict) => Ok(failed(exchange, verdict)),
+        }
+    }
+
+    /// False where the configured credential cannot stand in a field.
+    fn write_request_head(&mut self, exchange: &Exchange, body_bytes: usize) -> bool {
+        let snapshot = &*self.published.snapshot;
+        let parts = RequestParts {
+            snapshot,
+            dialect: self.call.dialect,
+            provider: snapshot.provider(exchange.provider),
+            key: snapshot.key(exchange.key),
+            operation: self.call.operation,
+            head: self.call.head,
+            body_bytes,
+        };
+        heads::write_request(&mut self.buffers.request_head, &mut self.buffers.scratch, &parts).is_ok()
+    }
+
+    /// The reply's head, or what its absence means.
+    async fn exchange(
+        &mut self,
+        line: &mut Line<'_>,
+        exchange: &mut Exchange,
+        slices: &[&[u8]],
+        head: &mut ResponseHead,
+    ) -> Result<Result<Reply, Verdict>, Interrupted> {
+        let snapshot = &*self.published.snapshot;
+        let provider = snapshot.provider(exchange.provider);
+        let transport = self.published.transports.get(exchange.provider.index()).and_then(Option::as_ref);
+        // What one account keeps is never sent twice, not even into a connection that may be dead.
+        let mut reuse = !self.call.skim.pins.any();
+        loop {
+            let connect = exchange.deadlines(snapshot, self.record.streamed).connect;
+            let checkout = upstream::checkout(self.worker, provider, transport, reuse, connect);
+            let connected = match line.hold(self.record, checkout).await? {
+                Ok(connected) => connected,
+                Err(failure) => {
+                    tracing::debug!(provider = &*provider.name, detail = failure.detail, "no connection");
+                    return Ok(Err(failure.verdict()));
+                }
+            };
+            let reused = connected.reused;
+            exchange.sent(self.worker.now());
+            self.permit.sent();
+            let deadlines = exchange.deadlines(snapshot, self.record.streamed);
+            let replied = upstream::request_reply(connected, slices, head, &deadlines);
+            match line.hold(self.record, replied).await? {
+                Ok(reply) => return Ok(Ok(reply)),
+                Err(ReplyFailure::NeverBegan) if reused => reuse = false,
+                Err(failure) => return Ok(Err(Verdict::TargetFailed(failure.target_failure()))),
+            }
+        }
+    }
+
+    /// Takes in what a reply's head says about limits and about whose account it is.
+    pub(super) fn learn(&mut self, exchange: &Exchange, head: &ResponseHead) {
+        let snapshot = &*self.published.snapshot;
+        let fields = ReplyFields(head);
+        let dialect = self.call.dialect;
+        exchange.learn(snapshot, &dialect.observed_limits(&fields), self.worker.now());
+        let fields: &dyn Fields = &fields;
+        if let Some((organization, workspace)) = dialect.org_mark(fields) {
+            let mark = OrganizationReport {
+                revision: snapshot.revision,
+                account: exchange.account,
+                organization: digest(organization),
+                workspace: workspace.map_or(0, digest),
+            };
+            if self.worker.is_new_mark(&mark) {
+                self.worker.report(Report::Organization(mark));
+            }
+        }
+    }
+}
+
+/// A digest of which only equality matters.
+fn digest(text: &[u8]) -> u64 {
+    tidegate_core::choose::Affinity::of(text).0
+}
+
+/// A try that ended without a reply.
+fn failed(exchange: Exchange, verdict: Verdict) -> Tried {
+    let status = 0;
+    debug_assert!(!matches!(verdict, Verdict::TargetFailed(TargetFailure::Status(_))));
+    Tried::Failed(Failed { exchange, verdict, status, stored: None })
+}

@@ -1,0 +1,172 @@
+//! What is done with a reply: a stream is relayed, a whole reply held and sent, an error judged. The meaning of a
+//! reply is the dialect's, its consequences are the walk's.
+
+use tidegate_core::Verdict;
+use tidegate_core::attempt::Exchange;
+use tidegate_core::report::CallEnd;
+use tidegate_core::usage::Usage;
+use tidegate_providers::Operation;
+use tidegate_wire::head::ResponseHead;
+
+use super::{Failed, Serving, Stored, Tried};
+use crate::heads::ReplyFields;
+use crate::relay::{self, Collected, Interrupted, Line, StreamEnd, Tap};
+use crate::upstream::Reply;
+
+impl Serving<'_, '_> {
+    /// Carries `reply` to the caller, or says why the call has to go on elsewhere.
+    pub(super) async fn handle_reply(
+        &mut self,
+        line: &mut Line<'_>,
+        exchange: Exchange,
+        reply: Reply,
+        head: &mut ResponseHead,
+        takes_usage_out: bool,
+    ) -> Result<Tried, Interrupted> {
+        self.learn(&exchange, head);
+        let good = (200..300).contains(&head.status());
+        if good && is_event_stream(head) {
+            return self.handle_stream(line, exchange, reply, head, takes_usage_out).await;
+        }
+        self.handle_whole(line, exchange, reply, head, good).await
+    }
+
+    async fn handle_stream(
+        &mut self,
+        line: &mut Line<'_>,
+        exchange: Exchange,
+        mut reply: Reply,
+        head: &ResponseHead,
+        takes_usage_out: bool,
+    ) -> Result<Tried, Interrupted> {
+        let status = head.status();
+        self.exchange = Some(exchange);
+        let buffer = std::mem::take(&mut self.buffers.held);
+        let mut tap = Tap::new(self.call.dialect, takes_usage_out, buffer);
+        let ended = relay::relay_stream(line, self, &mut reply, head, &mut tap).await;
+        self.observe(&tap);
+        let (usage, estimated) = tap.final_usage();
+        self.buffers.held = tap.into_buffer();
+        // Held by `self` until here, so that an interruption, or a panic, settles it by drop.
+        let exchange = self.exchange.take();
+        let (ended, Some(exchange)) = (ended?, exchange) else { return Ok(Tried::Answered) };
+        match ended {
+            StreamEnd::Complete => {
+                self.complete(exchange, usage, estimated);
+                self.put_back(reply);
+            }
+            StreamEnd::FailedBefore(verdict) => {
+                return Ok(Tried::Failed(Failed { exchange, verdict, status, stored: None }));
+            }
+            StreamEnd::FailedAfter(verdict) => {
+                self.record.ended(CallEnd::UpstreamError);
+                self.report_attempt(&exchange, verdict, status);
+                exchange.broke(&self.published.snapshot, verdict, usage, self.context());
+            }
+        }
+        Ok(Tried::Answered)
+    }
+
+    async fn handle_whole(
+        &mut self,
+        line: &mut Line<'_>,
+        exchange: Exchange,
+        mut reply: Reply,
+        head: &mut ResponseHead,
+        good: bool,
+    ) -> Result<Tried, Interrupted> {
+        self.exchange = Some(exchange);
+        let mut held = std::mem::take(&mut self.buffers.held);
+        let collected = relay::collect(line, self, &mut reply, &mut held).await?;
+        let verdict = match collected {
+            Collected::Broken(failure) if good => Verdict::TargetFailed(failure),
+            _ if good => Verdict::Success,
+            // An error reply that was cut still says by its status and its beginning what it is.
+            _ => self.call.dialect.judge(head.status(), &ReplyFields(head), &held, tidegate_ring::wall_ms()),
+        };
+        if verdict == Verdict::Success {
+            let sent = self.send_good(line, reply, head, &held, collected).await;
+            self.buffers.held = held;
+            return sent.map(|()| Tried::Answered);
+        }
+        let Some(exchange) = self.exchange.take() else { return Ok(Tried::Answered) };
+        let status = head.status();
+        let stored = match collected {
+            Collected::Broken(_) => None,
+            Collected::Partial => Some(Stored { head: std::mem::take(head), body: held, rest: Some(reply) }),
+            Collected::Complete => {
+                self.put_back(reply);
+                Some(Stored { head: std::mem::take(head), body: held, rest: None })
+            }
+        };
+        Ok(Tried::Failed(Failed { exchange, verdict, status, stored }))
+    }
+
+    /// Sends a good whole reply: from here on it is the answer.
+    async fn send_good(
+        &mut self,
+        line: &mut Line<'_>,
+        mut reply: Reply,
+        head: &ResponseHead,
+        held: &[u8],
+        collected: Collected,
+    ) -> Result<(), Interrupted> {
+        self.content_began();
+        let stated = self.call.dialect.usage_of_reply(held);
+        if let Some(usage) = stated {
+            self.note_usage(usage, false);
+        }
+        let rest = (collected == Collected::Partial).then_some(&mut reply);
+        let sent = relay::send_whole(line, self, head, held, rest).await?;
+        let Some(exchange) = self.exchange.take() else { return Ok(()) };
+        let usage = stated.unwrap_or_default();
+        match sent {
+            Ok(()) => {
+                self.complete(exchange, usage, stated.is_none());
+                self.put_back(reply);
+            }
+            Err(failure) => {
+                let verdict = Verdict::TargetFailed(failure.target_failure());
+                self.record.ended(CallEnd::UpstreamError);
+                exchange.broke(&self.published.snapshot, verdict, usage, self.context());
+            }
+        }
+        Ok(())
+    }
+
+    /// The reply is good as far as its commit point: probe, ramp and route learn of it now, not at its end.
+    pub(crate) fn content_began(&mut self) {
+        let now = self.worker.now();
+        if let Some(exchange) = &mut self.exchange {
+            exchange.begun(&self.published.snapshot, now);
+        }
+        if let Some(exchange) = &self.exchange {
+            self.report_attempt(exchange, Verdict::Success, self.record.status);
+        }
+    }
+
+    fn complete(&mut self, exchange: Exchange, usage: Usage, estimated: bool) {
+        self.record.ended(CallEnd::Complete);
+        if *self.call.operation == Operation::Generate && !estimated {
+            let provider = self.published.snapshot.provider(exchange.provider);
+            let class = &provider.classes[exchange.class.index()];
+            class.estimate.learn(self.call.body.len() as u64, &usage);
+        }
+        exchange.finish(usage, self.worker.now());
+    }
+
+    /// Keeps the connection for the next call where its reply ended exactly.
+    fn put_back(&mut self, reply: Reply) {
+        let Some(provider) = self.record.provider else { return };
+        if let Some(upstream) = reply.into_idle() {
+            let origin = &self.published.snapshot.provider(provider).origin;
+            self.worker.pools.borrow_mut().put(origin, upstream, self.worker.now());
+        }
+    }
+}
+
+fn is_event_stream(head: &ResponseHead) -> bool {
+    const STREAM: &[u8] = b"text/event-stream";
+    let stated = head.field("content-type").map(<[u8]>::trim_ascii).and_then(|it| it.get(..STREAM.len()));
+    stated.is_some_and(|it| it.eq_ignore_ascii_case(STREAM))
+}

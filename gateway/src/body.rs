@@ -1,0 +1,156 @@
+//! Collecting a request body: how much memory bodies may hold together, how long one may take, where it ends.
+//! Never looks inside. A body that finds no memory stays unread until its deadline.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tidegate_core::fault::{Fault, FaultKind};
+use tidegate_core::{Moment, limits};
+use tidegate_ring::Conn;
+use tidegate_wire::body::{BodyError, BodyReader};
+
+use crate::inbound::Source;
+
+/// How often a body that found no memory looks again.
+const MEMORY_POLL: Duration = Duration::from_millis(5);
+
+/// The bytes that request bodies of the process may hold together. One counter: workers add before they
+/// allocate and subtract after they freed, so it never reads below what is held.
+#[derive(Clone)]
+pub(crate) struct BodyMemory {
+    used: Arc<AtomicU64>,
+    max_bytes: u64,
+}
+
+impl BodyMemory {
+    pub(crate) fn new(max_bytes: u64) -> BodyMemory {
+        BodyMemory { used: Arc::new(AtomicU64::new(0)), max_bytes }
+    }
+
+    /// Bytes held now.
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before + bytes <= self.max_bytes;
+        if !fits {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        fits
+    }
+}
+
+/// A share of body memory, given back on drop.
+pub(crate) struct BodyLease {
+    memory: BodyMemory,
+    bytes: u64,
+}
+
+impl BodyLease {
+    fn new(memory: &BodyMemory) -> BodyLease {
+        BodyLease { memory: memory.clone(), bytes: 0 }
+    }
+
+    /// Grows the share to cover `wanted` bytes, in steps; false when there is none left.
+    fn cover(&mut self, wanted: usize) -> bool {
+        let wanted = wanted.next_multiple_of(limits::BODY_STEP_BYTES) as u64;
+        if wanted <= self.bytes {
+            return true;
+        }
+        let granted = self.memory.take(wanted - self.bytes);
+        if granted {
+            self.bytes = wanted;
+        }
+        granted
+    }
+}
+
+impl Drop for BodyLease {
+    fn drop(&mut self) {
+        self.memory.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Collects the whole body into `into`. What was not read stays with `reader` and `source`, so that a refusal
+/// knows what is left on the line.
+pub(crate) async fn collect(
+    memory: &BodyMemory,
+    conn: &Conn,
+    source: &mut Source,
+    reader: &mut BodyReader,
+    into: &mut Vec<u8>,
+) -> Result<BodyLease, Fault> {
+    let deadline = Moment::from_ns(tidegate_ring::now_ns()) + limits::BODY_TIMEOUT;
+    let mut lease = BodyLease::new(memory);
+    into.clear();
+    while !reader.ended() {
+        let step = reader.next(source.bytes()).map_err(fault_of)?;
+        let data = step.data.len();
+        if data > 0 {
+            wait_for_memory(&mut lease, into.len() + data, deadline).await?;
+            reserve(into, data, reader.remaining_length());
+            into.extend_from_slice(&source.bytes()[step.data.clone()]);
+        }
+        source.consume(step.consumed);
+        if step.consumed == 0 && !step.ended {
+            match tidegate_ring::deadline(deadline.as_ns(), source.fill(conn)).await {
+                Err(_) => return Err(Fault::new(FaultKind::BodyTooSlow)),
+                Ok(Ok(true)) => {}
+                Ok(Ok(false) | Err(_)) => return Err(Fault::new(FaultKind::Malformed)),
+            }
+        }
+    }
+    Ok(lease)
+}
+
+async fn wait_for_memory(lease: &mut BodyLease, wanted: usize, deadline: Moment) -> Result<(), Fault> {
+    while !lease.cover(wanted) {
+        let now = Moment::from_ns(tidegate_ring::now_ns());
+        if now >= deadline {
+            return Err(Fault::later(FaultKind::Overloaded, Duration::from_secs(1)));
+        }
+        tidegate_ring::sleep_until((now + MEMORY_POLL).as_ns()).await;
+    }
+    Ok(())
+}
+
+/// Room for the next run of data. Where the length is known and moderate, room for all of it at once, so that a
+/// body is copied once; a large one grows as it really arrives, whatever length was announced.
+fn reserve(into: &mut Vec<u8>, data: usize, remaining: Option<u64>) {
+    const AT_ONCE_MAX: u64 = 1024 * 1024;
+    let rest = remaining.filter(|&rest| rest <= AT_ONCE_MAX).map_or(0, |rest| rest as usize);
+    if into.capacity() - into.len() < data {
+        into.reserve(data + rest);
+    }
+}
+
+/// Whose fault a broken body is.
+pub(crate) fn fault_of(error: BodyError) -> Fault {
+    match error {
+        BodyError::TooLarge => Fault::never(FaultKind::BodyTooLarge),
+        _ => Fault::new(FaultKind::Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_bounded_and_comes_home() {
+        let memory = BodyMemory::new(3 * limits::BODY_STEP_BYTES as u64);
+        let mut first = BodyLease::new(&memory);
+        let mut second = BodyLease::new(&memory);
+        assert!(first.cover(1));
+        assert!(second.cover(limits::BODY_STEP_BYTES + 1));
+        assert!(!first.cover(limits::BODY_STEP_BYTES + 1));
+        assert!(first.cover(limits::BODY_STEP_BYTES));
+        drop(second);
+        assert!(first.cover(3 * limits::BODY_STEP_BYTES));
+        drop(first);
+        assert_eq!(memory.used(), 0);
+    }
+}

@@ -1,0 +1,140 @@
+//! From a snapshot to running workers: the driver chosen, listeners bound, threads started. Decides how many
+//! workers there are and what each may hold; knows nothing of where the configuration came from.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tidegate_core::{Moment, Report, Snapshot, limits};
+use tidegate_ring::{IoChoice, Selection};
+
+use crate::host;
+use crate::plane::{Plane, PlaneOptions, Refused};
+use crate::worker::{self, WorkerSetup};
+
+/// Connections that wait in the kernel for a worker.
+const BACKLOG: i32 = 4096;
+
+/// What to launch.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// Which driver.
+    pub io: IoChoice,
+    /// Workers; by default as many as cores may be used.
+    pub workers: Option<usize>,
+    /// Where callers connect; port zero takes a free one.
+    pub listen: SocketAddr,
+    /// See [`PlaneOptions::danger_panic_mark`].
+    pub danger_panic_mark: Option<&'static str>,
+}
+
+/// Running workers.
+pub struct Launched {
+    /// What they share.
+    pub plane: Arc<Plane>,
+    /// The driver and why it was chosen.
+    pub selection: Selection,
+    /// Where callers connect.
+    pub listen: SocketAddr,
+    /// One ring of reports for each worker; taken by the control plane.
+    pub reports: Vec<rtrb::Consumer<Report>>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+}
+
+/// Why nothing was launched.
+#[derive(Debug)]
+pub enum LaunchError {
+    /// The driver that was asked for is not to be had.
+    Driver(String),
+    /// The address cannot be listened on.
+    Listen(SocketAddr, io::Error),
+    /// The data plane cannot use the configuration.
+    Refused(Refused),
+    /// A thread could not be started.
+    Thread(io::Error),
+}
+
+impl std::fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LaunchError::Driver(reason) => write!(f, "the I/O driver is not available: {reason}"),
+            LaunchError::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            LaunchError::Refused(refused) => refused.fmt(f),
+            LaunchError::Thread(error) => write!(f, "cannot start a worker: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for LaunchError {}
+
+/// The clock that snapshots are built by and cells are read by.
+pub fn now() -> Moment {
+    Moment::from_ns(tidegate_ring::fresh_now_ns())
+}
+
+/// Starts the workers.
+pub fn launch(launch: &Launch, snapshot: Arc<Snapshot>) -> Result<Launched, LaunchError> {
+    let selection =
+        tidegate_ring::select(launch.io).map_err(|refusal| LaunchError::Driver(refusal.to_string()))?;
+    let workers = launch.workers.unwrap_or_else(host::parallelism).max(1);
+    let listeners = bind(launch.listen, workers).map_err(|error| LaunchError::Listen(launch.listen, error))?;
+    let listen = listeners[0].local_addr().map_err(|error| LaunchError::Listen(launch.listen, error))?;
+    let options = PlaneOptions {
+        driver: selection.driver,
+        workers,
+        slots: host::slots(),
+        body_memory_bytes: host::body_memory_bytes(),
+        danger_panic_mark: launch.danger_panic_mark,
+    };
+    let plane = Plane::new(options, snapshot).map_err(LaunchError::Refused)?;
+    let mut reports = Vec::with_capacity(workers);
+    let mut threads = Vec::with_capacity(workers);
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let (producer, consumer) = rtrb::RingBuffer::new(limits::REPORTS_MAX);
+        reports.push(consumer);
+        let setup = WorkerSetup { plane: plane.clone(), index, listener, reports: producer };
+        threads.push(worker::start(setup).map_err(LaunchError::Thread)?);
+    }
+    Ok(Launched { plane, selection, listen, reports, threads })
+}
+
+/// One listener for each worker on the same address; the kernel spreads connections over them.
+fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
+    // Sharing a port is for the workers of one process: a second gateway on the same address is a mistake.
+    drop(bind_one(address, false)?);
+    let first = bind_one(address, true)?;
+    let address = first.local_addr()?;
+    let mut listeners = vec![first];
+    for _ in 1..workers {
+        listeners.push(bind_one(address, true)?);
+    }
+    Ok(listeners)
+}
+
+fn bind_one(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+impl Launched {
+    /// Whether every worker has ended.
+    pub fn is_finished(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Waits for the workers to end; the first failure of one is told.
+    pub fn join(self) -> io::Result<()> {
+        let mut outcome = Ok(());
+        for thread in self.threads {
+            let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
+            outcome = outcome.and(ended);
+        }
+        outcome
+    }
+}

@@ -1,0 +1,30 @@
+//! The data plane: everything between a caller's socket and a provider's.
+//!
+//! Start at [`path`]: it is the life of one request, top to bottom. Deciding happens in `tidegate_core`,
+//! vendors live in `tidegate_providers`, the kernel in `tidegate_ring`; this crate moves bytes between them and
+//! keeps three promises of its own: it never blocks a worker, never waits for an actor, and gives a caller
+//! exactly one answer.
+
+#![forbid(unsafe_code)]
+
+mod answer;
+mod attempts;
+mod body;
+mod connection;
+mod heads;
+mod host;
+mod inbound;
+mod launch;
+mod listing;
+mod path;
+pub mod plane;
+mod record;
+mod relay;
+mod upstream;
+pub mod worker;
+
+pub use tidegate_core::limits::{DRAIN_GRACE, DRAIN_GRACE_STREAMS};
+pub use launch::{Launch, LaunchError, Launched, launch, now};
+pub use plane::{Plane, PlaneOptions, Published, Refused};
+pub use tidegate_ring::IoChoice;
+pub use worker::{WorkerSetup, serve, start};

@@ -1,0 +1,266 @@
+//! The life of one request, top to bottom. Each step is a call into a named module; any step may end in a fault,
+//! and every fault ends in `answer`.
+
+use std::borrow::Cow;
+
+use tidegate_core::admission::{Admit, CallerGate, Permit};
+use tidegate_core::attempt::{CallShape, Walk};
+use tidegate_core::caller::Caller;
+use tidegate_core::choose::Affinity;
+use tidegate_core::fault::{Fault, FaultKind};
+use tidegate_core::quota::Need;
+use tidegate_core::report::{CallEnd, Report};
+use tidegate_core::route::{Ask, Plan, plan as plan_targets};
+use tidegate_core::usage::Estimate;
+use tidegate_core::{limits, snapshot::CallerId};
+use tidegate_providers::{Dialect, Operation, presented_credentials};
+use tidegate_ring::Conn;
+use tidegate_wire::body::BodyReader;
+use tidegate_wire::head::{Refusal, RequestHead};
+use tidegate_wire::skim::{Skim, SkimLimits, skim};
+
+use crate::attempts::{Call, Serving};
+use crate::connection::{After, Buffers, Slot, drain_body};
+use crate::heads::RequestFields;
+use crate::inbound::Source;
+use crate::plane::Published;
+use crate::record::Record;
+use crate::relay::{Committed, Interrupted, Line};
+use crate::worker::Worker;
+use crate::{answer, body, listing};
+
+/// A cached prefix shorter than this is in no provider's cache and ties a call to nobody.
+const PREFIX_BYTES_MIN: usize = 4096;
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Why a call ended before its proper end.
+pub(crate) enum Stop {
+    /// The gateway answers with this fault.
+    Fault(Fault, Option<String>),
+    /// There is nobody to answer, or the shutdown's grace is over.
+    Interrupted(Interrupted),
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Stop {
+        Stop::Fault(fault, None)
+    }
+}
+
+impl From<Interrupted> for Stop {
+    fn from(interrupted: Interrupted) -> Stop {
+        Stop::Interrupted(interrupted)
+    }
+}
+
+/// A request whose head was parsed, and where the rest of it comes from.
+struct Incoming<'s> {
+    dialect: &'static Dialect,
+    head: &'s RequestHead,
+    conn: &'s Conn,
+    source: &'s mut Source,
+    reader: &'s mut BodyReader,
+    /// The caller waits for permission to send its body.
+    awaits_continue: bool,
+}
+
+/// Serves the request whose head is in `slot`.
+pub(crate) async fn serve(worker: &Worker, slot: &mut Slot) -> After {
+    let published = worker.published();
+    let mut record = Record::new(worker.now());
+    let Slot { conn, source, head, body, buffers } = slot;
+    let (dialect, path) = tidegate_providers::of_request(head.path(), has_version_field(head));
+    let keep_alive = head.keep_alive() && !worker.is_draining();
+    let mut line = Line::new(worker, conn, head.http_1_0(), keep_alive);
+    let mut reader = match BodyReader::new(head.framing(), limits::BODY_BYTES_MAX as u64) {
+        Ok(reader) => reader,
+        Err(error) => {
+            line.keep_alive = false;
+            let stop = Stop::Fault(body::fault_of(error), None);
+            conclude(&mut line, dialect, &mut record, stop).await;
+            worker.report(Report::Call(record.report(published.snapshot.revision, worker.now())));
+            return After::Close;
+        }
+    };
+    let awaits_continue = head.expects_continue();
+    let mut incoming = Incoming { dialect, head, conn, source, reader: &mut reader, awaits_continue };
+    let served = steps(worker, &published, &mut incoming, path, &mut line, &mut record, body, buffers).await;
+    let awaits_continue = incoming.awaits_continue;
+    if let Err(stop) = served {
+        // What is left of the body stands between this answer and the next request.
+        line.keep_alive &= !awaits_continue && reader.remaining_length().is_none_or(fits_linger);
+        conclude(&mut line, dialect, &mut record, stop).await;
+    }
+    worker.report(Report::Call(record.report(published.snapshot.revision, worker.now())));
+    let keep = line.keep_alive && !(line.ends_by_close() && line.committed() == Committed::Status);
+    if keep && drain_body(conn, source, &mut reader).await.is_ok() { After::KeepAlive } else { After::Close }
+}
+
+fn fits_linger(rest: u64) -> bool {
+    rest <= limits::LINGER_BYTES_MAX as u64
+}
+
+/// Any dialect's version field: it names the dialect where the path does not.
+fn has_version_field(head: &RequestHead) -> bool {
+    let names = tidegate_providers::ALL.iter().filter_map(|it| it.version_field());
+    names.into_iter().any(|(name, _)| head.field(name).is_some())
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of a slot, borrowed apart")]
+async fn steps(
+    worker: &Worker,
+    published: &Published,
+    incoming: &mut Incoming<'_>,
+    path: &str,
+    line: &mut Line<'_>,
+    record: &mut Record,
+    body: &mut Vec<u8>,
+    buffers: &mut Buffers,
+) -> Result<(), Stop> {
+    let snapshot = &*published.snapshot;
+    let (dialect, head) = (incoming.dialect, incoming.head);
+    let operation = dialect
+        .operation(head.method(), path)
+        .map_err(|_| Stop::Fault(Fault::never(FaultKind::NoSuchOperation), None))?;
+    if operation == Operation::Root {
+        return listing::root(line, record, head).await;
+    }
+    record.caller = snapshot.callers.identify(presented_credentials(&RequestFields(head)))?;
+    if let Operation::ListModels | Operation::GetModel(_) = &operation {
+        return listing::models(line, record, snapshot, dialect, &operation, head).await;
+    }
+    let _lease = collect_body(worker, incoming, line, record, body).await?;
+    let body: &[u8] = body;
+    let skim = skim(body, SkimLimits { depth_max: limits::JSON_DEPTH_MAX })
+        .map_err(|error| Stop::Fault(Fault::never(FaultKind::MalformedBody), Some(error.to_string())))?;
+    panic_on_mark(worker, body);
+    let asked = skim.model.map(|it| it.decoded()).ok_or_else(no_model)?;
+    let counts = operation == Operation::Generate;
+    record.streamed = counts && skim.stream == Some(true);
+    let plan = plan(published, dialect, record.caller, &asked, &skim)?;
+    let estimate = if counts { estimate(published, &plan, body, &skim) } else { Estimate::default() };
+    let caller = record.caller.map(|id| snapshot.callers.caller(id));
+    let permit = reserve(worker, caller, estimate)?;
+    let shape = CallShape { streamed: record.streamed, pinned: skim.pins.any(), counts_health: counts };
+    let walk = Walk::new(plan, need(estimate), affinity(dialect, head, &skim, body), shape, worker.now());
+    let call = Call { dialect, operation: &operation, head, body, skim: &skim, asked: &asked, caller };
+    if record.streamed {
+        line.expect_stream();
+    }
+    Serving::new(worker, published, &call, record, buffers, permit).run(line, walk).await
+}
+
+/// Collects the body, after the permission to send it where the caller asks for one.
+async fn collect_body(
+    worker: &Worker,
+    incoming: &mut Incoming<'_>,
+    line: &mut Line<'_>,
+    record: &mut Record,
+    into: &mut Vec<u8>,
+) -> Result<body::BodyLease, Stop> {
+    let coding = incoming.head.field("content-encoding").map(<[u8]>::trim_ascii);
+    if coding.is_some_and(|it| !it.is_empty() && !it.eq_ignore_ascii_case(b"identity")) {
+        return Err(Fault::never(FaultKind::CodedBody).into());
+    }
+    record.overhead.pause();
+    if incoming.awaits_continue && incoming.source.is_empty() {
+        line.send(&[CONTINUE]).await?;
+    }
+    incoming.awaits_continue = false;
+    let memory = &worker.plane.body_memory;
+    let collected = body::collect(memory, incoming.conn, incoming.source, incoming.reader, into).await;
+    record.overhead.resume();
+    Ok(collected?)
+}
+
+fn no_model() -> Stop {
+    Stop::Fault(Fault::never(FaultKind::MalformedBody), Some("`model` is missing".into()))
+}
+
+fn plan(
+    published: &Published,
+    dialect: &'static Dialect,
+    caller: Option<CallerId>,
+    asked: &Cow<'_, str>,
+    skim: &Skim<'_>,
+) -> Result<Plan, Stop> {
+    let ask = Ask { model: asked, dialect: dialect.id, caller, operation_pinned: skim.pins.any() };
+    plan_targets(&published.snapshot, &ask).map_err(|fault| Stop::Fault(fault, Some(asked.to_string())))
+}
+
+fn estimate(published: &Published, plan: &Plan, body: &[u8], skim: &Skim<'_>) -> Estimate {
+    let first = &plan.targets()[0];
+    let class = &published.snapshot.provider(first.provider).classes[first.class.index()];
+    class.estimate.estimate(body.len() as u64, skim.max_tokens)
+}
+
+fn need(estimate: Estimate) -> Need {
+    Need { requests: 1, input_tokens: estimate.input_tokens, output_tokens: estimate.output_tokens }
+}
+
+fn reserve(worker: &Worker, caller: Option<&Caller>, estimate: Estimate) -> Result<Permit, Fault> {
+    let now = worker.now();
+    let gate = caller.map_or(CallerGate::Open, |it| CallerGate::Caller(&it.cells));
+    match gate.reserve(estimate, now) {
+        Admit::Granted(permit) => Ok(permit),
+        Admit::Later { at, limit } => Err(Fault::later(limit, at.since(now))),
+    }
+}
+
+/// What ties the call to an account: its session, else a prefix long enough to be cached.
+fn affinity(dialect: &'static Dialect, head: &RequestHead, skim: &Skim<'_>, body: &[u8]) -> Option<Affinity> {
+    if let Some(session) = dialect.session_of(&RequestFields(head)) {
+        return Some(Affinity::of(session));
+    }
+    if let Some(session) = skim.session {
+        return Some(Affinity::of(session.raw().as_bytes()));
+    }
+    if skim.pins.any() {
+        // What a call continues has another prefix than the call itself.
+        return None;
+    }
+    let prefix = skim.prefix.clone().filter(|it| it.len() >= PREFIX_BYTES_MIN)?;
+    body.get(prefix).map(Affinity::of)
+}
+
+/// Tests of the panic boundary mark a request; no configuration can turn this on.
+fn panic_on_mark(worker: &Worker, body: &[u8]) {
+    if let Some(mark) = worker.plane.options().danger_panic_mark {
+        let marked = body.windows(mark.len()).any(|it| it == mark.as_bytes());
+        assert!(!marked, "a request carries the panic mark");
+    }
+}
+
+/// Answers what stopped a call, where there is somebody to answer.
+async fn conclude(line: &mut Line<'_>, dialect: &'static Dialect, record: &mut Record, stop: Stop) {
+    record.overhead.resume();
+    let (fault, detail) = match stop {
+        Stop::Fault(fault, detail) => (fault, detail),
+        Stop::Interrupted(Interrupted::ShuttingDown) => (Fault::new(FaultKind::ShuttingDown), None),
+        Stop::Interrupted(Interrupted::CallerGone) => {
+            line.keep_alive = false;
+            record.ended(CallEnd::CallerGone);
+            return;
+        }
+    };
+    record.ended(CallEnd::Fault(fault.kind));
+    if matches!(fault.kind, FaultKind::BodyTooLarge | FaultKind::BodyTooSlow | FaultKind::Malformed) {
+        line.keep_alive = false;
+    }
+    if answer::answer(line, dialect, record, fault, detail.as_deref()).await.is_err() {
+        line.keep_alive = false;
+    }
+}
+
+/// Answers a head that is not acceptable; the connection ends with it, since nobody can tell where the next
+/// message would begin.
+pub(crate) async fn refuse_head(worker: &Worker, slot: &mut Slot, refusal: Refusal) {
+    let mut record = Record::new(worker.now());
+    let mut line = Line::new(worker, &slot.conn, false, false);
+    let (dialect, _) = tidegate_providers::of_request("/", false);
+    record.ended(CallEnd::Fault(FaultKind::Malformed));
+    // A caller who is gone needs no answer.
+    let _ = answer::refuse_head(&mut line, dialect, &mut record, refusal).await;
+    let revision = worker.published().snapshot.revision;
+    worker.report(Report::Call(record.report(revision, worker.now())));
+}

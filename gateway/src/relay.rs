@@ -1,0 +1,12 @@
+//! The side towards the caller once an upstream answered: events moved one by one, whole replies held until they
+//! are complete, and the two commit points of DESIGN §3.9 in between.
+
+mod line;
+mod stream;
+mod tap;
+mod whole;
+
+pub(crate) use line::{Committed, Interrupted, Line};
+pub(crate) use stream::{StreamEnd, relay_stream};
+pub(crate) use tap::Tap;
+pub(crate) use whole::{Collected, collect, send_whole};

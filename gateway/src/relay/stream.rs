@@ -1,0 +1,127 @@
+//! Relaying a stream: held until the first content event, then moved as it comes, never a second answer.
+//!
+//! Reads from the upstream only when the last events were handed to the caller's socket, so a slow caller slows
+//! the upstream and nothing piles up.
+
+use tidegate_core::verdict::{TargetFailure, Verdict};
+use tidegate_wire::head::ResponseHead;
+
+use super::line::{Committed, Interrupted, Line};
+use super::tap::Tap;
+use crate::attempts::Serving;
+use crate::upstream::{Data, Reply, ReplyFailure};
+
+/// How a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamEnd {
+    /// With its proper end.
+    Complete,
+    /// Before content: nothing was promised, the call may move on.
+    FailedBefore(Verdict),
+    /// After content: the caller got an in-band error, the provider's own or ours.
+    FailedAfter(Verdict),
+}
+
+/// Moves the events of `reply` to the caller. Notes usage in `serving` as it comes, so that an interrupted call
+/// settles by what was seen.
+pub(crate) async fn relay_stream(
+    line: &mut Line<'_>,
+    serving: &mut Serving<'_, '_>,
+    reply: &mut Reply,
+    head: &ResponseHead,
+    tap: &mut Tap,
+) -> Result<StreamEnd, Interrupted> {
+    loop {
+        let next = line.hold(serving.record, reply.next(|data| tap.feed(data))).await?;
+        let mut ended = matches!(next, Ok(Data::End));
+        // What is there already goes along in the same send.
+        let mut next = next;
+        while !ended && next.is_ok() && reply.has_more() && !tap.is_full() {
+            match reply.next(|data| tap.feed(data)).await {
+                Ok(Data::Some(_)) => {}
+                Ok(Data::End) => ended = true,
+                Err(failure) => next = Err(failure),
+            }
+        }
+        serving.observe(tap);
+        let committed = line.committed() == Committed::Content;
+        if !committed && let Some(verdict) = tap.error() {
+            return Ok(StreamEnd::FailedBefore(verdict));
+        }
+        if let Err(failure) = next {
+            return fail(line, serving, tap, head, failure).await;
+        }
+        if ended {
+            return finish(line, serving, tap, head).await;
+        }
+        if committed || tap.must_commit() {
+            send(line, serving, tap, head, false).await?;
+        }
+    }
+}
+
+/// The body ended properly; the stream only if the provider said so.
+async fn finish(
+    line: &mut Line<'_>,
+    serving: &mut Serving<'_, '_>,
+    tap: &mut Tap,
+    head: &ResponseHead,
+) -> Result<StreamEnd, Interrupted> {
+    if tap.ended() || (tap.error().is_some() && line.committed() == Committed::Content) {
+        send(line, serving, tap, head, true).await?;
+        return Ok(tap.error().map_or(StreamEnd::Complete, StreamEnd::FailedAfter));
+    }
+    fail(line, serving, tap, head, ReplyFailure::Cut).await
+}
+
+async fn fail(
+    line: &mut Line<'_>,
+    serving: &mut Serving<'_, '_>,
+    tap: &mut Tap,
+    head: &ResponseHead,
+    failure: ReplyFailure,
+) -> Result<StreamEnd, Interrupted> {
+    let verdict = Verdict::TargetFailed(failure.target_failure());
+    if line.committed() != Committed::Content && !tap.must_commit() {
+        return Ok(StreamEnd::FailedBefore(verdict));
+    }
+    send(line, serving, tap, head, false).await?;
+    if tap.error().is_none() {
+        serving.send_stream_error(line, fault_of(failure)).await?;
+    } else {
+        line.send_events(b"", b"", true).await?;
+    }
+    Ok(StreamEnd::FailedAfter(verdict))
+}
+
+fn fault_of(failure: ReplyFailure) -> tidegate_core::Fault {
+    use tidegate_core::FaultKind::{UpstreamFailed, UpstreamTimedOut};
+    let silent = failure.target_failure() == TargetFailure::Silence;
+    tidegate_core::Fault::new(if silent { UpstreamTimedOut } else { UpstreamFailed })
+}
+
+/// Sends what is ready; the first time behind the reply's head, unless the status was committed before.
+async fn send(
+    line: &mut Line<'_>,
+    serving: &mut Serving<'_, '_>,
+    tap: &mut Tap,
+    head: &ResponseHead,
+    last: bool,
+) -> Result<(), Interrupted> {
+    if tap.ready().is_empty() && !last && line.committed() == Committed::Content {
+        return Ok(());
+    }
+    let first = line.committed() == Committed::Nothing;
+    if first {
+        serving.write_stream_head(line, head);
+    }
+    if line.committed() != Committed::Content {
+        serving.content_began();
+    }
+    line.commit_content();
+    let head_bytes: &[u8] = if first { &serving.buffers.head } else { b"" };
+    line.send_events(head_bytes, tap.ready(), last).await?;
+    serving.record.content_sent(serving.worker.now());
+    tap.sent();
+    Ok(())
+}

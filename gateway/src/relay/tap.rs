@@ -1,0 +1,154 @@
+//! Looks at a stream's events on their way: which of them may still be held, where content begins, what usage was
+//! stated, whether the end was a proper one. Changes no byte; takes out one event where the gateway itself asked
+//! for it. Never allocates per event: two buffers, reused.
+
+use tidegate_core::limits;
+use tidegate_core::usage::Usage;
+use tidegate_core::verdict::Verdict;
+use tidegate_providers::{Dialect, Phase};
+use tidegate_wire::sse::{EventView, Splitter};
+
+/// A stream's events between upstream and caller.
+pub(crate) struct Tap {
+    dialect: &'static Dialect,
+    /// The usage event was asked for by the gateway, not by the caller.
+    takes_usage_out: bool,
+    splitter: Splitter,
+    /// The beginning of an event whose end has not come.
+    pending: Vec<u8>,
+    /// Whole events ready to go out.
+    ready: Vec<u8>,
+    usage: Usage,
+    content_events: u64,
+    /// Content was seen: nothing may be held any more.
+    content: bool,
+    /// The provider's own end was seen.
+    ended: bool,
+    error: Option<Verdict>,
+}
+
+impl Tap {
+    /// `ready` is a buffer to be reused; it comes back by [`Tap::into_buffer`].
+    pub(crate) fn new(dialect: &'static Dialect, takes_usage_out: bool, mut ready: Vec<u8>) -> Tap {
+        ready.clear();
+        Tap {
+            dialect,
+            takes_usage_out,
+            splitter: Splitter::new(),
+            pending: Vec::new(),
+            ready,
+            usage: Usage::default(),
+            content_events: 0,
+            content: false,
+            ended: false,
+            error: None,
+        }
+    }
+
+    /// Takes in the next bytes of the stream.
+    pub(crate) fn feed(&mut self, data: &[u8]) {
+        if self.pending.is_empty() {
+            let done = self.take_events(data);
+            self.pending.extend_from_slice(&data[done..]);
+        } else {
+            let mut joined = std::mem::take(&mut self.pending);
+            joined.extend_from_slice(data);
+            let done = self.take_events(&joined);
+            joined.drain(..done);
+            self.pending = joined;
+        }
+        if self.pending.len() > limits::EVENT_BYTES_MAX {
+            self.pass_unread();
+        }
+    }
+
+    /// Takes the whole events at the front of `bytes`; returns how many bytes they are.
+    fn take_events(&mut self, bytes: &[u8]) -> usize {
+        let mut done = 0;
+        while let Some(span) = self.splitter.next_event(&bytes[done..]) {
+            let end = done + span.end;
+            let kept = self.look_at(&bytes[done + span.start..end]);
+            if kept {
+                self.ready.extend_from_slice(&bytes[done..end]);
+            }
+            done = end;
+        }
+        done
+    }
+
+    /// Reads one event; false if it is to be taken out.
+    fn look_at(&mut self, event: &[u8]) -> bool {
+        let seen = self.dialect.stream_event(&EventView::parse(event));
+        if let Some(usage) = seen.usage {
+            self.usage.merge(usage);
+        }
+        match seen.phase {
+            Phase::Content => {
+                self.content = true;
+                self.content_events += 1;
+            }
+            Phase::End => self.ended = true,
+            Phase::Error(verdict) => self.error = self.error.or(Some(verdict)),
+            Phase::Held | Phase::Other => {}
+        }
+        !(self.takes_usage_out && seen.usage_only)
+    }
+
+    /// An event larger than any that is looked at: it passes as it comes.
+    fn pass_unread(&mut self) {
+        self.ready.append(&mut self.pending);
+        self.splitter = Splitter::new();
+        self.content = true;
+    }
+
+    /// Content was seen, or more was held than may be.
+    pub(crate) fn must_commit(&self) -> bool {
+        self.content || self.is_full()
+    }
+
+    /// As much waits to be sent as may be held.
+    pub(crate) fn is_full(&self) -> bool {
+        self.ready.len() > limits::EVENTS_HELD_BYTES_MAX
+    }
+
+    /// The error that the stream itself stated.
+    pub(crate) fn error(&self) -> Option<Verdict> {
+        self.error
+    }
+
+    /// The provider's own end was seen.
+    pub(crate) fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whole events that were not sent.
+    pub(crate) fn ready(&self) -> &[u8] {
+        &self.ready
+    }
+
+    /// They were sent.
+    pub(crate) fn sent(&mut self) {
+        self.ready.clear();
+        self.ready.shrink_to(limits::EVENTS_HELD_BYTES_MAX);
+    }
+
+    /// What was stated so far, cumulative.
+    pub(crate) fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// What an ended or abandoned stream used: as stated where its end came, else at least a token for each
+    /// content event; true marks the estimate.
+    pub(crate) fn final_usage(&self) -> (Usage, bool) {
+        if self.ended && self.usage.output_tokens.is_some() {
+            return (self.usage, false);
+        }
+        let output = self.usage.output().max(self.content_events);
+        (Usage { output_tokens: Some(output), ..self.usage }, true)
+    }
+
+    /// Gives the buffer back.
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
+        self.ready
+    }
+}

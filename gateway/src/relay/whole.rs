@@ -1,0 +1,111 @@
+//! Whole replies: held until they are complete, so that a cut one fails over too; one that is larger than what
+//! may be held is committed and passed through.
+
+use tidegate_core::limits;
+use tidegate_core::verdict::TargetFailure;
+use tidegate_wire::body::{CHUNK_END, LAST_CHUNK, chunk_prefix};
+use tidegate_wire::head::ResponseHead;
+
+use super::line::{Committed, Interrupted, Line};
+use crate::attempts::Serving;
+use crate::heads::ReplyFraming;
+use crate::upstream::{Data, Reply, ReplyFailure};
+
+/// What was collected of a reply's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Collected {
+    /// All of it.
+    Complete,
+    /// As much as may be held; more follows.
+    Partial,
+    /// It broke off.
+    Broken(TargetFailure),
+}
+
+/// Collects the body into `held`, up to the bound.
+pub(crate) async fn collect(
+    line: &mut Line<'_>,
+    serving: &mut Serving<'_, '_>,
+    reply: &mut Reply,
+    held: &mut Vec<u8>,
+) -> Result<Collected, Interrupted> {
+    held.clear();
+    loop {
+        let next = line.hold(serving.record, reply.next(|data| held.extend_from_slice(data))).await?;
+        match next {
+            Ok(Data::End) => return Ok(Collected::Complete),
+            Ok(Data::Some(_)) if held.len() >= limits::REPLY_HELD_BYTES_MAX => return Ok(Collected::Partial),
+            Ok(Data::Some(_)) => {}
+            Err(failure) => return Ok(Collected::Broken(failure.target_failure())),
+        }
+    }
+}
+
+/// Sends a reply of which `held` was collected, and what follows of a partial one. From the first byte on this is
+/// the answer: if it breaks off, the caller's connection breaks off too.
+pub(crate) async fn send_whole(
+    line: &mut Line<'_>,
+    serving: &mut Serving<'_, '_>,
+    head: &ResponseHead,
+    held: &[u8],
+    rest: Option<&mut Reply>,
+) -> Result<Result<(), ReplyFailure>, Interrupted> {
+    let framing = match (&rest, head.framing()) {
+        (None, _) => ReplyFraming::Length(held.len() as u64),
+        (Some(_), tidegate_wire::head::Framing::Length(bytes)) => ReplyFraming::Length(bytes),
+        (Some(_), _) => line.open_framing(),
+    };
+    if framing == ReplyFraming::UntilClose {
+        line.keep_alive = false;
+    }
+    serving.write_reply_head(line, head, framing);
+    line.commit_content();
+    debug_assert!(line.committed() == Committed::Content);
+    let Some(reply) = rest else {
+        line.send(&[&serving.buffers.head, held]).await?;
+        serving.record.content_sent(serving.worker.now());
+        return Ok(Ok(()));
+    };
+    let chunked = framing == ReplyFraming::Chunked;
+    let mut prefix = [0; 18];
+    let first = std::mem::take(&mut serving.buffers.head);
+    let sent = if chunked {
+        line.send(&[&first, chunk_prefix(held.len(), &mut prefix), held, CHUNK_END]).await
+    } else {
+        line.send(&[&first, held]).await
+    };
+    serving.buffers.head = first;
+    sent?;
+    serving.record.content_sent(serving.worker.now());
+    pass_through(line, serving, reply, chunked).await
+}
+
+async fn pass_through(
+    line: &mut Line<'_>,
+    serving: &mut Serving<'_, '_>,
+    reply: &mut Reply,
+    chunked: bool,
+) -> Result<Result<(), ReplyFailure>, Interrupted> {
+    let mut run = Vec::new();
+    let mut prefix = [0; 18];
+    loop {
+        run.clear();
+        match line.hold(serving.record, reply.next(|data| run.extend_from_slice(data))).await? {
+            Ok(Data::Some(_)) if chunked => {
+                line.send(&[chunk_prefix(run.len(), &mut prefix), &run, CHUNK_END]).await?;
+            }
+            Ok(Data::Some(_)) => line.send(&[&run]).await?,
+            Ok(Data::End) => {
+                if chunked {
+                    line.send(&[LAST_CHUNK]).await?;
+                }
+                return Ok(Ok(()));
+            }
+            Err(failure) => {
+                line.keep_alive = false;
+                line.conn().abort();
+                return Ok(Err(failure));
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! A connection to an origin: from the pool, else made. Decides which address is tried; never resolves a name
+//! (the control plane publishes addresses) and never falls back from TLS to plain.
+
+use tidegate_core::snapshot::Provider;
+use tidegate_core::verdict::TargetFailure;
+use tidegate_core::{Moment, Verdict};
+use tidegate_ring::Conn;
+use tidegate_ring::tls::ConnectError;
+
+use super::Upstream;
+use crate::inbound::Source;
+use crate::plane::OriginTls;
+use crate::worker::Worker;
+
+/// Addresses tried for one connection.
+const ADDRESSES_TRIED_MAX: usize = 3;
+
+/// No connection could be had.
+#[derive(Debug)]
+pub(crate) struct ConnectFailure {
+    pub(crate) failure: TargetFailure,
+    /// For the operator's log.
+    pub(crate) detail: String,
+}
+
+impl ConnectFailure {
+    /// What it means for the walk.
+    pub(crate) fn verdict(&self) -> Verdict {
+        Verdict::TargetFailed(self.failure)
+    }
+}
+
+/// A connection that may carry a request to `provider`: a kept one where `reuse` allows it, else a new one before
+/// `deadline`.
+pub(crate) async fn checkout(
+    worker: &Worker,
+    provider: &Provider,
+    transport: Option<&OriginTls>,
+    reuse: bool,
+    deadline: Moment,
+) -> Result<Upstream, ConnectFailure> {
+    if reuse && let Some(kept) = worker.pools.borrow_mut().take(&provider.origin, worker.now()) {
+        return Ok(kept);
+    }
+    match tidegate_ring::deadline(deadline.as_ns(), connect(worker, provider, transport)).await {
+        Ok(made) => made,
+        Err(_) => Err(ConnectFailure { failure: TargetFailure::Connect, detail: "no connection in time".into() }),
+    }
+}
+
+async fn connect(
+    worker: &Worker,
+    provider: &Provider,
+    transport: Option<&OriginTls>,
+) -> Result<Upstream, ConnectFailure> {
+    let origin = &provider.origin;
+    let addresses = origin.addresses.load();
+    let mut last =
+        ConnectFailure { failure: TargetFailure::Connect, detail: format!("{} has no address", origin.host) };
+    let start = if addresses.len() > 1 { worker.turn_address() } else { 0 };
+    for step in 0..addresses.len().min(ADDRESSES_TRIED_MAX) {
+        let address = addresses[(start + step) % addresses.len()];
+        let made = match transport {
+            None => Conn::connect(address).await.map_err(ConnectError::Io),
+            Some(it) => Conn::connect_tls(address, &it.tls, &it.name).await,
+        };
+        match made {
+            Ok(conn) => return Ok(Upstream { conn, source: Source::default(), reused: false }),
+            Err(ConnectError::Tls { check, detail }) => {
+                // Another address of the same name has the same certificate.
+                let detail = format!("{address}: {check:?}: {detail}");
+                return Err(ConnectFailure { failure: TargetFailure::Tls, detail });
+            }
+            Err(ConnectError::Io(error)) => last.detail = format!("{address}: {error}"),
+        }
+    }
+    Err(last)
+}

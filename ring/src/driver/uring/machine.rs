@@ -1,0 +1,660 @@
+//! What a ring's connections and listeners are doing, as a state machine without a kernel: calls of tasks and completions
+//! go in, operations and wakers come out. It owns the descriptors.
+//!
+//! The rules that it keeps:
+//! - A connection, its descriptor and its place live until the last completion of every operation. Data that comes
+//!   for a connection nobody owns any more goes back to the ring unseen.
+//! - Receive is one multishot. When a connection has its whole credit outstanding, the multishot is cancelled and armed
+//!   again once half came back, or once its reader waits for more. What the kernel delivers beyond the credit in
+//!   between is copied out, and so is everything when buffers run low: no reader, however slow, can hold what others need.
+//! - Out of buffers (`ENOBUFS`), connections queue, and only as many are armed again as there are free buffers. Arming
+//!   all of them only makes them fail again, many times over.
+//! - A multishot may end at any time for reasons of the kernel's; whoever waits never waits on one that is not armed.
+//! - No waker is woken or dropped in here: that may run code which calls in again. They are collected and handed out.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Deref;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::task::{Poll, Waker};
+
+use slab::Slab;
+use socket2::SockAddr;
+
+use super::op::{Completion, GENERATION_BITS, Key, Kind, Op, Token};
+
+/// Accepted connections that a listener may hold for its worker before it tells the kernel to stop. They cost
+/// a descriptor each, and a worker that has paused should leave the rest to the kernel's queue.
+pub(super) const ACCEPTED_MAX: usize = 32;
+
+/// Received bytes: still in their buffer, or copied out of it.
+pub(crate) enum Piece<B> {
+    Buffer(B),
+    Copy(Box<[u8]>),
+}
+
+impl<B: Deref<Target = [u8]>> Deref for Piece<B> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Piece::Buffer(buffer) => buffer,
+            Piece::Copy(bytes) => bytes,
+        }
+    }
+}
+
+/// Whether a connection has anything to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Quiet {
+    Yes,
+    No,
+    /// Nothing is armed that would know: look at the socket.
+    Unknown,
+}
+
+/// Where the receive of a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recv {
+    Idle,
+    Armed,
+    /// Cancelled for want of credit; its last completion is still due.
+    Stopping,
+    /// Ended by `ENOBUFS`; in the queue for a free buffer.
+    Starved,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Finished,
+    Broken(i32),
+}
+
+struct Slot<B> {
+    fd: OwnedFd,
+    /// A task owns it; false: it is only here for its last completions.
+    owned: bool,
+    /// Bit `Kind`: such an operation is under way. Cancels are not counted: they end by themselves.
+    flying: u16,
+    recv: Recv,
+    /// Something was asked of the receiving side. Before that nothing is armed, so the socket can be given away.
+    used: bool,
+    inbox: VecDeque<Piece<B>>,
+    /// Pieces in `inbox` or with the reader.
+    outstanding: usize,
+    end: Option<End>,
+    hung_up: bool,
+    writable: bool,
+    connected: Option<i32>,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    closer: Option<Waker>,
+}
+
+struct Door {
+    fd: OwnedFd,
+    owned: bool,
+    flying: bool,
+    stopping: bool,
+    waiting: VecDeque<OwnedFd>,
+    error: Option<i32>,
+    acceptor: Option<Waker>,
+}
+
+enum Entry<B> {
+    Conn(Slot<B>),
+    Door(Door),
+}
+
+/// All of one ring.
+pub(super) struct Machine<B> {
+    entries: Slab<(u32, Entry<B>)>,
+    next_generation: u32,
+    starved: VecDeque<Key>,
+    credit: usize,
+    /// Buffers that are never lent out, only copied from.
+    reserve: usize,
+    /// When the timeout that is under way fires; `u64::MAX`: none is.
+    alarm_ns: u64,
+    timeout_flying: bool,
+    /// Operations whose last completion is due.
+    in_flight: usize,
+    closing: bool,
+    /// The bell rang and has to be read and watched again.
+    pub(super) bell_rang: bool,
+    /// To be submitted, in this order.
+    pub(super) ops: Vec<Op>,
+    /// To be woken and to be dropped, once the machine is not borrowed.
+    pub(super) woken: Vec<Waker>,
+    pub(super) discarded: Vec<Waker>,
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the worker of this connection has ended")
+}
+
+fn bit(kind: Kind) -> u16 {
+    1 << kind as u16
+}
+
+impl<B: Deref<Target = [u8]>> Machine<B> {
+    /// A machine for `buffers` buffers, of which a connection may have `credit` outstanding.
+    pub(super) fn new(buffers: usize, credit: u8) -> Machine<B> {
+        Machine {
+            entries: Slab::new(),
+            next_generation: 0,
+            starved: VecDeque::new(),
+            credit: usize::from(credit).max(1),
+            reserve: (buffers / 4).max(1),
+            alarm_ns: u64::MAX,
+            timeout_flying: false,
+            in_flight: 0,
+            closing: false,
+            bell_rang: false,
+            ops: Vec::new(),
+            woken: Vec::new(),
+            discarded: Vec::new(),
+        }
+    }
+
+    /// Operations whose last completion is due.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    // What tasks ask for.
+
+    /// A connected socket.
+    pub(super) fn open(&mut self, fd: OwnedFd) -> Key {
+        self.insert(Entry::Conn(Slot {
+            fd,
+            owned: true,
+            flying: 0,
+            recv: Recv::Idle,
+            used: false,
+            inbox: VecDeque::new(),
+            outstanding: 0,
+            end: None,
+            hung_up: false,
+            writable: false,
+            connected: None,
+            reader: None,
+            writer: None,
+            closer: None,
+        }))
+    }
+
+    /// Starts to connect a socket.
+    pub(super) fn connect(&mut self, fd: OwnedFd, addr: Box<SockAddr>) -> Key {
+        let key = self.open(fd);
+        if self.closing {
+            return key;
+        }
+        if let Some(slot) = self.slot(key) {
+            slot.flying |= bit(Kind::Connect);
+            let fd = slot.fd.as_raw_fd();
+            self.emit(Op::Connect { fd, addr, token: Token::new(Kind::Connect, key) });
+        }
+        key
+    }
+
+    /// Whether the connection stands.
+    pub(super) fn poll_connected(&mut self, key: Key, waker: &Waker) -> Poll<io::Result<()>> {
+        let closing = self.closing;
+        let Some(slot) = self.slot(key) else { return Poll::Ready(Err(gone())) };
+        match slot.connected {
+            Some(0) => Poll::Ready(Ok(())),
+            Some(errno) => Poll::Ready(Err(io::Error::from_raw_os_error(errno))),
+            None if closing => Poll::Ready(Err(gone())),
+            None => {
+                let replaced = watch(&mut slot.writer, waker);
+                self.discarded.extend(replaced);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The next piece; `None` at the end of the stream.
+    pub(super) fn poll_recv(&mut self, key: Key, waker: &Waker) -> Poll<io::Result<Option<Piece<B>>>> {
+        let closing = self.closing;
+        let Some(slot) = self.slot(key) else { return Poll::Ready(Err(gone())) };
+        slot.used = true;
+        if let Some(piece) = slot.inbox.pop_front() {
+            return Poll::Ready(Ok(Some(piece)));
+        }
+        match slot.end {
+            Some(End::Finished) => return Poll::Ready(Ok(None)),
+            Some(End::Broken(errno)) => return Poll::Ready(Err(io::Error::from_raw_os_error(errno))),
+            None if closing => return Poll::Ready(Err(gone())),
+            None => {}
+        }
+        let replaced = watch(&mut slot.reader, waker);
+        self.discarded.extend(replaced);
+        self.settle(key);
+        Poll::Pending
+    }
+
+    /// Whether the peer is gone.
+    pub(super) fn poll_closed(&mut self, key: Key, waker: &Waker) -> Poll<()> {
+        let closing = self.closing;
+        let Some(slot) = self.slot(key) else { return Poll::Ready(()) };
+        slot.used = true;
+        if slot.end.is_some() || slot.hung_up || closing {
+            return Poll::Ready(());
+        }
+        let replaced = watch(&mut slot.closer, waker);
+        self.discarded.extend(replaced);
+        self.settle(key);
+        Poll::Pending
+    }
+
+    /// Whether the socket took bytes again since it was asked; asked for the first time, it is watched.
+    pub(super) fn poll_writable(&mut self, key: Key, waker: &Waker) -> Poll<io::Result<()>> {
+        let closing = self.closing;
+        let Some(slot) = self.slot(key) else { return Poll::Ready(Err(gone())) };
+        if closing {
+            return Poll::Ready(Err(gone()));
+        }
+        if std::mem::take(&mut slot.writable) {
+            return Poll::Ready(Ok(()));
+        }
+        let replaced = watch(&mut slot.writer, waker);
+        let fd = slot.fd.as_raw_fd();
+        let watched = slot.flying & bit(Kind::Writable) != 0;
+        slot.flying |= bit(Kind::Writable);
+        self.discarded.extend(replaced);
+        if !watched {
+            self.emit(Op::PollWritable { fd, token: Token::new(Kind::Writable, key) });
+        }
+        Poll::Pending
+    }
+
+    /// Whether there is nothing to read.
+    pub(super) fn quiet(&mut self, key: Key) -> Quiet {
+        let Some(slot) = self.slot(key) else { return Quiet::No };
+        if !slot.inbox.is_empty() || slot.end.is_some() || slot.hung_up {
+            Quiet::No
+        } else if slot.recv == Recv::Armed {
+            Quiet::Yes
+        } else {
+            Quiet::Unknown
+        }
+    }
+
+    /// The descriptor, for calls that do not wait.
+    pub(super) fn fd(&mut self, key: Key) -> Option<&OwnedFd> {
+        self.slot(key).map(|slot| &slot.fd)
+    }
+
+    /// A piece of this connection was dropped by its reader.
+    pub(super) fn returned(&mut self, key: Key) {
+        if let Some(slot) = self.slot(key) {
+            slot.outstanding = slot.outstanding.saturating_sub(1);
+            self.settle(key);
+        }
+    }
+
+    /// Treats the connection as if its receive had met an empty buffer ring. For scripted faults.
+    pub(super) fn starve(&mut self, key: Key) {
+        if let Some(slot) = self.slot(key)
+            && slot.recv == Recv::Idle
+        {
+            slot.used = true;
+            slot.recv = Recv::Starved;
+            self.starved.push_back(key);
+        }
+    }
+
+    /// The owner is done with it: unread bytes go back at once, the rest when the kernel lets go.
+    pub(super) fn release(&mut self, key: Key) {
+        let Some(slot) = self.slot(key) else { return };
+        slot.owned = false;
+        slot.inbox.clear();
+        let wakers = [slot.reader.take(), slot.writer.take(), slot.closer.take()];
+        let flying = slot.flying;
+        self.discarded.extend(wakers.into_iter().flatten());
+        for kind in [Kind::Recv, Kind::Writable, Kind::HangUp, Kind::Connect] {
+            if flying & bit(kind) != 0 {
+                self.emit_cancel(Token::new(kind, key), key);
+            }
+        }
+        self.settle(key);
+    }
+
+    /// The descriptor of a connection that nothing was asked of yet; the connection is then no more.
+    pub(super) fn give_away(&mut self, key: Key) -> Option<OwnedFd> {
+        let slot = self.slot(key)?;
+        if slot.used || slot.flying != 0 {
+            return None;
+        }
+        match self.entries.try_remove(key.index as usize) {
+            Some((_, Entry::Conn(slot))) => Some(slot.fd),
+            _ => None,
+        }
+    }
+
+    /// A listening socket. Nothing is accepted before it is asked for.
+    pub(super) fn listen(&mut self, fd: OwnedFd) -> Key {
+        self.insert(Entry::Door(Door {
+            fd,
+            owned: true,
+            flying: false,
+            stopping: false,
+            waiting: VecDeque::new(),
+            error: None,
+            acceptor: None,
+        }))
+    }
+
+    /// The next accepted socket.
+    pub(super) fn poll_accept(&mut self, key: Key, waker: &Waker) -> Poll<io::Result<OwnedFd>> {
+        let closing = self.closing;
+        let Some(door) = self.door(key) else { return Poll::Ready(Err(gone())) };
+        if let Some(socket) = door.waiting.pop_front() {
+            return Poll::Ready(Ok(socket));
+        }
+        if let Some(errno) = door.error.take() {
+            return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
+        }
+        if closing {
+            return Poll::Ready(Err(gone()));
+        }
+        let replaced = watch(&mut door.acceptor, waker);
+        let armed = std::mem::replace(&mut door.flying, true);
+        let fd = door.fd.as_raw_fd();
+        self.discarded.extend(replaced);
+        if !armed {
+            self.emit(Op::Accept { fd, token: Token::new(Kind::Accept, key) });
+        }
+        Poll::Pending
+    }
+
+    /// The listener is dropped, and with it what it has accepted for nobody.
+    pub(super) fn close_listener(&mut self, key: Key) {
+        let Some(door) = self.door(key) else { return };
+        door.owned = false;
+        door.waiting.clear();
+        let (acceptor, flying) = (door.acceptor.take(), door.flying);
+        self.discarded.extend(acceptor);
+        if flying {
+            self.emit_cancel(Token::new(Kind::Accept, key), key);
+        } else {
+            self.entries.remove(key.index as usize);
+        }
+    }
+
+    // What the driver asks for, once a turn.
+
+    /// Arms as many starved connections again as there are free buffers.
+    pub(super) fn feed_starved(&mut self, mut free: usize) {
+        while free > 0
+            && let Some(key) = self.starved.pop_front()
+        {
+            let closing = self.closing;
+            if let Some(slot) = self.slot(key)
+                && slot.owned
+                && slot.recv == Recv::Starved
+            {
+                slot.recv = Recv::Idle;
+                if !closing {
+                    self.arm(key);
+                    free -= 1;
+                }
+            }
+        }
+    }
+
+    /// Sees to it that the worker wakes at `next_ns`. A timeout that is set earlier stays: it wakes for nothing once, and
+    /// that is cheaper than moving it each time.
+    pub(super) fn set_alarm(&mut self, next_ns: u64, now_ns: u64) {
+        if next_ns >= self.alarm_ns {
+            return;
+        }
+        self.alarm_ns = next_ns;
+        let wait_ns = next_ns.saturating_sub(now_ns);
+        if std::mem::replace(&mut self.timeout_flying, true) {
+            self.emit(Op::Retime { wait_ns });
+        } else {
+            self.emit(Op::Timeout { wait_ns });
+        }
+    }
+
+    /// Watches the bell.
+    pub(super) fn watch_bell(&mut self, fd: RawFd) {
+        self.bell_rang = false;
+        if !self.closing {
+            self.emit(Op::PollBell { fd });
+        }
+    }
+
+    /// Nothing is armed from now on, and all that is armed is cancelled. To be called when all tasks are dropped: a task
+    /// that lived on would only find its connections broken.
+    pub(super) fn close(&mut self) {
+        self.closing = true;
+        self.emit(Op::CancelAll);
+        for (_, (_, entry)) in &mut self.entries {
+            match entry {
+                Entry::Conn(slot) => {
+                    let wakers = [slot.reader.take(), slot.writer.take(), slot.closer.take()];
+                    self.woken.extend(wakers.into_iter().flatten());
+                }
+                Entry::Door(door) => self.woken.extend(door.acceptor.take()),
+            }
+        }
+    }
+
+    // What the kernel says.
+
+    /// Takes one completion. `free`: buffers that are not lent, with this completion's counted as lent.
+    pub(super) fn complete(&mut self, completion: Completion<B>, free: usize) {
+        let key = completion.token.key();
+        if !completion.more {
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+        match completion.token.kind() {
+            Some(Kind::Recv) => self.received(key, completion, free),
+            Some(Kind::Accept) => self.accepted(key, completion),
+            Some(Kind::Cancel) => self.cancelled(key, completion.result),
+            Some(Kind::Timeout) => {
+                self.timeout_flying = false;
+                self.alarm_ns = u64::MAX;
+            }
+            Some(Kind::Bell) => self.bell_rang = true,
+            Some(kind @ (Kind::Writable | Kind::HangUp | Kind::Connect)) => {
+                self.polled(key, kind, completion.result);
+            }
+            Some(Kind::Retime | Kind::CancelAll) | None => {}
+        }
+    }
+
+    fn received(&mut self, key: Key, completion: Completion<B>, free: usize) {
+        let (credit, reserve) = (self.credit, self.reserve);
+        let Some(slot) = self.slot(key) else { return };
+        let mut wake = false;
+        match (completion.result, completion.buffer) {
+            // Not owned: the buffer goes back unseen.
+            (1.., Some(_)) if !slot.owned => {}
+            (1.., Some(buffer)) => {
+                let lend = slot.outstanding < credit && free > reserve;
+                let piece = if lend { Piece::Buffer(buffer) } else { Piece::Copy((*buffer).into()) };
+                slot.inbox.push_back(piece);
+                slot.outstanding += 1;
+                wake = true;
+            }
+            (0, _) => slot.end = Some(End::Finished),
+            (errno, _) => match -errno {
+                libc::ENOBUFS if slot.owned && !completion.more => slot.recv = Recv::Starved,
+                libc::ENOBUFS | libc::ECANCELED | libc::EAGAIN | libc::EINTR => {}
+                // Bytes without a buffer: not possible with a buffer ring.
+                ..=0 => slot.end = Some(End::Broken(libc::EIO)),
+                errno => slot.end = Some(End::Broken(errno)),
+            },
+        }
+        if !completion.more {
+            slot.flying &= !bit(Kind::Recv);
+            if slot.recv != Recv::Starved {
+                slot.recv = Recv::Idle;
+            }
+        }
+        let starved = slot.recv == Recv::Starved;
+        let ended = slot.end.is_some();
+        let reader = if wake || ended { slot.reader.take() } else { None };
+        let closer = if ended { slot.closer.take() } else { None };
+        self.woken.extend(reader);
+        self.woken.extend(closer);
+        if starved {
+            self.starved.push_back(key);
+        }
+        self.settle(key);
+    }
+
+    fn polled(&mut self, key: Key, kind: Kind, result: i32) {
+        let Some(slot) = self.slot(key) else { return };
+        slot.flying &= !bit(kind);
+        let waker = match kind {
+            Kind::Connect => {
+                slot.connected = Some(-result);
+                slot.writer.take()
+            }
+            Kind::HangUp if result >= 0 => {
+                slot.hung_up = true;
+                slot.closer.take()
+            }
+            Kind::Writable => {
+                slot.writable = true;
+                slot.writer.take()
+            }
+            _ => None,
+        };
+        self.woken.extend(waker);
+        self.settle(key);
+    }
+
+    fn accepted(&mut self, key: Key, completion: Completion<B>) {
+        let Some(door) = self.door(key) else { return };
+        if let Some(socket) = completion.socket
+            && door.owned
+        {
+            door.waiting.push_back(socket);
+        }
+        if !completion.more {
+            door.flying = false;
+            door.stopping = false;
+        }
+        if completion.result < 0 && completion.result != -libc::ECANCELED {
+            door.error = Some(-completion.result);
+        }
+        // Also woken without a socket, if the multishot has ended: the next poll arms it again.
+        let wake = !door.waiting.is_empty() || !door.flying;
+        let acceptor = if wake { door.acceptor.take() } else { None };
+        let full = door.flying && !door.stopping && door.waiting.len() >= ACCEPTED_MAX;
+        door.stopping |= full;
+        let over = !door.owned && !door.flying;
+        self.woken.extend(acceptor);
+        if over {
+            self.entries.remove(key.index as usize);
+        } else if full {
+            self.emit_cancel(Token::new(Kind::Accept, key), key);
+        }
+    }
+
+    /// A cancel that found nothing: what it was for has ended, or is cancelled again when it next delivers.
+    fn cancelled(&mut self, key: Key, result: i32) {
+        if result >= 0 {
+            return;
+        }
+        if let Some(slot) = self.slot(key)
+            && slot.recv == Recv::Stopping
+        {
+            slot.recv = Recv::Armed;
+        }
+        if let Some(door) = self.door(key) {
+            door.stopping = false;
+        }
+    }
+
+    // Within.
+
+    /// Brings a connection to where it should be after anything has changed.
+    fn settle(&mut self, key: Key) {
+        let (credit, closing) = (self.credit, self.closing);
+        let Some(slot) = self.slot(key) else { return };
+        if !slot.owned {
+            if slot.flying == 0 {
+                self.entries.remove(key.index as usize);
+            }
+            return;
+        }
+        if closing || slot.end.is_some() {
+            return;
+        }
+        if slot.recv == Recv::Armed && slot.outstanding >= credit && slot.reader.is_none() {
+            slot.recv = Recv::Stopping;
+            self.emit_cancel(Token::new(Kind::Recv, key), key);
+        } else if slot.recv == Recv::Idle && slot.used {
+            // A reader that waits while it holds its whole credit still gets bytes, as copies.
+            let hungry = slot.reader.is_some() && slot.inbox.is_empty();
+            if hungry || slot.outstanding * 2 <= credit {
+                self.arm(key);
+            }
+        }
+        self.watch_hang_up(key);
+    }
+
+    /// An armed receive sees the end itself; without one, whoever waits for the end needs a watch of its own.
+    fn watch_hang_up(&mut self, key: Key) {
+        let Some(slot) = self.slot(key) else { return };
+        let watched = slot.recv == Recv::Armed || slot.hung_up || slot.flying & bit(Kind::HangUp) != 0;
+        if slot.closer.is_some() && !watched {
+            slot.flying |= bit(Kind::HangUp);
+            let fd = slot.fd.as_raw_fd();
+            self.emit(Op::PollHangUp { fd, token: Token::new(Kind::HangUp, key) });
+        }
+    }
+
+    fn arm(&mut self, key: Key) {
+        let Some(slot) = self.slot(key) else { return };
+        slot.recv = Recv::Armed;
+        slot.flying |= bit(Kind::Recv);
+        let fd = slot.fd.as_raw_fd();
+        self.emit(Op::Recv { fd, token: Token::new(Kind::Recv, key) });
+    }
+
+    fn emit_cancel(&mut self, target: Token, key: Key) {
+        self.emit(Op::Cancel { target, token: Token::new(Kind::Cancel, key) });
+    }
+
+    fn emit(&mut self, op: Op) {
+        self.in_flight += 1;
+        self.ops.push(op);
+    }
+
+    fn insert(&mut self, entry: Entry<B>) -> Key {
+        self.next_generation = (self.next_generation + 1) & ((1 << GENERATION_BITS) - 1);
+        let generation = self.next_generation;
+        let index = self.entries.insert((generation, entry)) as u32;
+        Key { index, generation }
+    }
+
+    fn slot(&mut self, key: Key) -> Option<&mut Slot<B>> {
+        match self.entries.get_mut(key.index as usize) {
+            Some((generation, Entry::Conn(slot))) if *generation == key.generation => Some(slot),
+            _ => None,
+        }
+    }
+
+    fn door(&mut self, key: Key) -> Option<&mut Door> {
+        match self.entries.get_mut(key.index as usize) {
+            Some((generation, Entry::Door(door))) if *generation == key.generation => Some(door),
+            _ => None,
+        }
+    }
+}
+
+/// Makes `waker` the one to wake; returns the one whose place it took.
+fn watch(place: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
+    if place.as_ref().is_some_and(|known| known.will_wake(waker)) {
+        return None;
+    }
+    place.replace(waker.clone())
+}

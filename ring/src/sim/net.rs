@@ -1,0 +1,437 @@
+//! The simulated network: addresses, listeners, connections, and packets that take their time.
+//!
+//! It decides when which bytes arrive, in which pieces, and what each side of a connection sees: full buffers, FIN, RST,
+//! as TCP on Linux shows them. It knows no task and no executor, only wakers, and it never reads a clock: the world sets
+//! `now_ns` before each call, takes `wakes` after it and calls [`Net::deliver`] when [`Net::next_at`] is due.
+//!
+//! A reset leaves what already arrived readable, as Linux does; a close with unread data, or data for a side that is
+//! gone, answers with RST.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::task::{Poll, Waker};
+
+use super::faults::Faults;
+use super::link::{CLIENT, Half, Link, Packet, Phase, SERVER, take_front};
+use super::random::{Random, Trace};
+
+/// Connections that a listener holds unaccepted; a further one is not answered and tries again.
+const BACKLOG_MAX: usize = 4096;
+/// The first port handed out for port 0 and for the client side of a connection.
+const FIRST_PORT: u16 = 20_000;
+/// A connect without an answer gives up, as Linux does after six retries.
+const CONNECT_TIMEOUT_NS: u64 = 127_000_000_000;
+/// When a connect that found a full backlog tries again.
+const RETRY_NS: u64 = 1_000_000_000;
+
+/// Names one connection of the world, for both of its sides.
+pub(super) type LinkId = u64;
+/// Names one listener.
+pub(super) type ListenerId = u64;
+
+/// What the network does at a moment.
+enum Event {
+    /// A connect reaches the host it was for.
+    Syn(LinkId),
+    /// The answer to a connect is back.
+    Answer(LinkId, Result<(), ErrorKind>),
+    /// The first packet that this side sent arrives.
+    Arrive(LinkId, usize),
+    /// This side puts on the wire what it has.
+    Pump(LinkId, usize),
+}
+
+struct Listening {
+    addr: SocketAddr,
+    backlog: VecDeque<LinkId>,
+    acceptor: Option<Waker>,
+}
+
+pub(super) struct Net {
+    pub(super) now_ns: u64,
+    pub(super) faults: Faults,
+    /// Wakers to call once nobody borrows the network.
+    pub(super) wakes: Vec<Waker>,
+    /// Wakers to drop then: dropping one may do anything, too.
+    pub(super) retired: Vec<Waker>,
+    random: Random,
+    links: BTreeMap<LinkId, Link>,
+    listeners: BTreeMap<ListenerId, Listening>,
+    events: BTreeMap<(u64, u64), Event>,
+    last_id: u64,
+    next_port: u16,
+}
+
+impl Net {
+    pub(super) fn new(random: Random) -> Net {
+        Net {
+            now_ns: 0,
+            faults: Faults::NONE,
+            wakes: Vec::new(),
+            retired: Vec::new(),
+            random,
+            links: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            events: BTreeMap::new(),
+            last_id: 0,
+            next_port: FIRST_PORT,
+        }
+    }
+
+    /// When the next event is due.
+    pub(super) fn next_at(&self) -> Option<u64> {
+        self.events.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Connections with at least one side open.
+    pub(super) fn open_links(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Carries out the earliest event, if it is due; whether there was one.
+    pub(super) fn deliver(&mut self, trace: &Trace) -> bool {
+        match self.events.first_key_value() {
+            Some(((at, _), _)) if *at <= self.now_ns => {}
+            _ => return false,
+        }
+        let Some((_, event)) = self.events.pop_first() else { return false };
+        match event {
+            Event::Syn(id) => self.arrive_syn(id),
+            Event::Answer(id, answer) => self.arrive_answer(id, answer),
+            Event::Arrive(id, side) => self.arrive(id, side, trace),
+            Event::Pump(id, side) => self.pump(id, side),
+        }
+        true
+    }
+
+    fn schedule(&mut self, at_ns: u64, event: Event) {
+        let seq = self.new_id();
+        self.events.insert((at_ns, seq), event);
+    }
+
+    fn new_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    fn new_port(&mut self) -> u16 {
+        let port = self.next_port;
+        self.next_port = port.checked_add(1).unwrap_or(FIRST_PORT);
+        port
+    }
+
+    fn wake(&mut self, waker: Option<Waker>) {
+        self.wakes.extend(waker);
+    }
+
+    // Listeners.
+
+    pub(super) fn listen(&mut self, addr: SocketAddr) -> (ListenerId, SocketAddr) {
+        let port = if addr.port() == 0 { self.new_port() } else { addr.port() };
+        let addr = SocketAddr::new(addr.ip(), port);
+        let id = self.new_id();
+        self.listeners.insert(id, Listening { addr, backlog: VecDeque::new(), acceptor: None });
+        (id, addr)
+    }
+
+    pub(super) fn poll_accept(&mut self, id: ListenerId, waker: &Waker) -> Poll<io::Result<(LinkId, SocketAddr)>> {
+        let Some(listening) = self.listeners.get_mut(&id) else {
+            return Poll::Ready(Err(ErrorKind::InvalidInput.into()));
+        };
+        if listening.backlog.is_empty() {
+            register(&mut listening.acceptor, waker, &mut self.retired);
+            return Poll::Pending;
+        }
+        if self.random.chance(self.faults.accept_error) {
+            return Poll::Ready(Err(io::Error::from_raw_os_error(libc::EMFILE)));
+        }
+        let Some(accepted) = listening.backlog.pop_front() else { return Poll::Pending };
+        let peer = self.links.get(&accepted).map(|link| link.ends[CLIENT].addr);
+        match peer {
+            Some(peer) => Poll::Ready(Ok((accepted, peer))),
+            None => Poll::Ready(Err(ErrorKind::ConnectionAborted.into())),
+        }
+    }
+
+    /// Closes a listener; connections that nobody accepted are reset.
+    pub(super) fn unlisten(&mut self, id: ListenerId) {
+        if let Some(listening) = self.listeners.remove(&id) {
+            for link in listening.backlog {
+                self.close(link, SERVER, true);
+            }
+            self.wake(listening.acceptor);
+        }
+    }
+
+    /// One of those that listen on `addr`, by its own address or by any address of its family. Several may: the kernel
+    /// spreads connections over them, and so does chance here.
+    fn pick_listener(&self, addr: SocketAddr) -> Option<ListenerId> {
+        let reaches = |listening: &Listening| {
+            listening.addr.port() == addr.port()
+                && (listening.addr.ip() == addr.ip()
+                    || (listening.addr.ip().is_unspecified() && listening.addr.is_ipv4() == addr.is_ipv4()))
+        };
+        let reached = || self.listeners.iter().filter(|(_, listening)| reaches(listening));
+        let nth = self.random.below(reached().count() as u64) as usize;
+        reached().nth(nth).map(|(id, _)| *id)
+    }
+
+    // Connecting.
+
+    pub(super) fn connect(&mut self, to: SocketAddr) -> LinkId {
+        let id = self.new_id();
+        let ip = if to.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) };
+        let from = SocketAddr::new(ip, self.new_port());
+        let link = Link::new(from, to, self.now_ns, &self.random, &self.faults);
+        if self.random.chance(self.faults.connect_stall) {
+            self.schedule(self.now_ns + CONNECT_TIMEOUT_NS, Event::Answer(id, Err(ErrorKind::TimedOut)));
+        } else {
+            self.schedule(self.now_ns + link.flight_ns(&self.random), Event::Syn(id));
+        }
+        self.links.insert(id, link);
+        id
+    }
+
+    fn arrive_syn(&mut self, id: LinkId) {
+        let Some(link) = self.links.get(&id) else { return };
+        let (to, back_at, waited_ns) =
+            (link.ends[SERVER].addr, self.now_ns + link.flight_ns(&self.random), self.now_ns - link.since_ns);
+        let listener = self.pick_listener(to).filter(|_| !self.random.chance(self.faults.connect_refused));
+        let Some(listening) = listener.and_then(|listener| self.listeners.get_mut(&listener)) else {
+            return self.schedule(back_at, Event::Answer(id, Err(ErrorKind::ConnectionRefused)));
+        };
+        if listening.backlog.len() >= BACKLOG_MAX {
+            let (at, event) = if waited_ns >= CONNECT_TIMEOUT_NS {
+                (self.now_ns, Event::Answer(id, Err(ErrorKind::TimedOut)))
+            } else {
+                (self.now_ns + RETRY_NS, Event::Syn(id))
+            };
+            return self.schedule(at, event);
+        }
+        listening.backlog.push_back(id);
+        let acceptor = listening.acceptor.take();
+        self.wake(acceptor);
+        if let Some(link) = self.links.get_mut(&id) {
+            link.ends[SERVER].gone = false;
+            // What the server sends at once comes after the answer to the connect.
+            link.halves[SERVER].last_arrival_ns = back_at;
+        }
+        self.schedule(back_at, Event::Answer(id, Ok(())));
+    }
+
+    fn arrive_answer(&mut self, id: LinkId, answer: Result<(), ErrorKind>) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.phase = match answer {
+                Ok(()) => Phase::Open,
+                Err(kind) => Phase::Failed(kind),
+            };
+            let waker = link.ends[CLIENT].writer.take();
+            self.wake(waker);
+        }
+    }
+
+    pub(super) fn poll_connected(&mut self, id: LinkId, waker: &Waker) -> Poll<io::Result<()>> {
+        let Some(link) = self.links.get_mut(&id) else {
+            return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
+        };
+        match link.phase {
+            Phase::Connecting => {
+                register(&mut link.ends[CLIENT].writer, waker, &mut self.retired);
+                Poll::Pending
+            }
+            Phase::Open => Poll::Ready(Ok(())),
+            Phase::Failed(kind) => Poll::Ready(Err(kind.into())),
+        }
+    }
+
+    // One side of a connection.
+
+    /// Takes readable bytes into `buffer`, at most `max`; zero bytes at the peer's FIN.
+    pub(super) fn poll_read(
+        &mut self,
+        id: LinkId,
+        side: usize,
+        max: usize,
+        buffer: &mut Vec<u8>,
+        waker: &Waker,
+    ) -> Poll<io::Result<()>> {
+        let Some(link) = self.links.get_mut(&id) else {
+            return Poll::Ready(Err(ErrorKind::NotConnected.into()));
+        };
+        let incoming = &mut link.halves[1 - side];
+        if !incoming.readable.is_empty() {
+            let taken = incoming.cut(incoming.readable.len().min(max), &self.random);
+            take_front(&mut incoming.readable, taken, buffer);
+            self.pump(id, 1 - side);
+            return Poll::Ready(Ok(()));
+        }
+        if link.ends[side].reset {
+            return Poll::Ready(Err(ErrorKind::ConnectionReset.into()));
+        }
+        if incoming.fin_arrived {
+            return Poll::Ready(Ok(()));
+        }
+        register(&mut link.ends[side].reader, waker, &mut self.retired);
+        Poll::Pending
+    }
+
+    /// Puts bytes into the socket's buffer; how many it took, one at least.
+    pub(super) fn poll_write(&mut self, id: LinkId, side: usize, bytes: &[u8], waker: &Waker) -> Poll<io::Result<usize>> {
+        let Some(link) = self.links.get_mut(&id) else {
+            return Poll::Ready(Err(ErrorKind::NotConnected.into()));
+        };
+        if link.ends[side].reset {
+            // Linux says why once, and from then on only that the pipe is broken.
+            let kind = if link.ends[side].reset_told { ErrorKind::BrokenPipe } else { ErrorKind::ConnectionReset };
+            link.ends[side].reset_told = true;
+            return Poll::Ready(Err(kind.into()));
+        }
+        let outgoing = &mut link.halves[side];
+        if outgoing.fin_wanted {
+            return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
+        }
+        let room = outgoing.room().min(bytes.len());
+        if room == 0 && !bytes.is_empty() {
+            register(&mut link.ends[side].writer, waker, &mut self.retired);
+            return Poll::Pending;
+        }
+        let taken = outgoing.cut(room, &self.random);
+        outgoing.unsent.extend(&bytes[..taken]);
+        self.pump_soon(id, side);
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Ready when the peer is gone.
+    pub(super) fn poll_closed(&mut self, id: LinkId, side: usize, waker: &Waker) -> Poll<()> {
+        match self.links.get_mut(&id) {
+            Some(link) if !link.ends[side].reset && !link.halves[1 - side].fin_arrived => {
+                register(&mut link.ends[side].watcher, waker, &mut self.retired);
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    pub(super) fn is_quiet(&self, id: LinkId, side: usize) -> bool {
+        self.links.get(&id).is_some_and(|link| {
+            let incoming = &link.halves[1 - side];
+            !link.ends[side].reset && !incoming.fin_arrived && incoming.readable.is_empty()
+        })
+    }
+
+    /// FIN after everything that was sent.
+    pub(super) fn shutdown(&mut self, id: LinkId, side: usize) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.halves[side].fin_wanted = true;
+            self.pump_soon(id, side);
+        }
+    }
+
+    /// The owner of this side lets go of it: FIN, or RST if it wants one or left data unread.
+    pub(super) fn close(&mut self, id: LinkId, side: usize, abort: bool) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let forget = link.ends[side].let_go();
+        let unread = !link.halves[1 - side].readable.is_empty();
+        link.halves[1 - side].readable.clear();
+        self.retired.extend(forget);
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if link.ends[CLIENT].gone && link.ends[SERVER].gone {
+            // Nobody is left to see what would still happen here; its events find nothing.
+            self.links.remove(&id);
+        } else if abort || unread {
+            self.send_reset(id, side);
+        } else {
+            self.shutdown(id, side);
+            // Nothing is read any more, so the window is open: what comes is answered with RST.
+            self.pump(id, 1 - side);
+        }
+    }
+
+    // Packets.
+
+    /// Puts bytes on the wire now, or in a while, so that what is written meanwhile shares a packet.
+    fn pump_soon(&mut self, id: LinkId, side: usize) {
+        if self.random.chance(250) {
+            let at = self.now_ns + self.random.below(50_000);
+            self.schedule(at, Event::Pump(id, side));
+        } else {
+            self.pump(id, side);
+        }
+    }
+
+    /// Puts on the wire what the receiver has room for.
+    fn pump(&mut self, id: LinkId, side: usize) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if link.phase != Phase::Open && side == CLIENT {
+            return;
+        }
+        let mut departures = Vec::new();
+        let flight_ns = link.flight_ns(&self.random);
+        while let Some(packet) = link.halves[side].next_packet(&self.random) {
+            departures.push(link.halves[side].launch(packet, self.now_ns, flight_ns, &self.random, &self.faults));
+        }
+        let writer = if link.halves[side].room() > 0 { link.ends[side].writer.take() } else { None };
+        self.wake(writer);
+        for at in departures {
+            self.schedule(at, Event::Arrive(id, side));
+        }
+    }
+
+    fn send_reset(&mut self, id: LinkId, side: usize) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if link.ends[side].reset_sent || link.ends[side].reset {
+            return;
+        }
+        link.ends[side].reset_sent = true;
+        let flight_ns = link.flight_ns(&self.random);
+        let half: &mut Half = &mut link.halves[side];
+        half.unsent.clear();
+        let at = half.launch(Packet::Reset, self.now_ns, flight_ns, &self.random, &self.faults);
+        self.schedule(at, Event::Arrive(id, side));
+    }
+
+    fn arrive(&mut self, id: LinkId, side: usize, trace: &Trace) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(packet) = link.halves[side].land() else { return };
+        let there = 1 - side;
+        trace.record(2, [self.now_ns, id << 1 | side as u64, packet.bytes() as u64]);
+        match packet {
+            Packet::Reset => self.reset(id, there),
+            _ if link.ends[there].gone => self.send_reset(id, there),
+            _ if link.ends[there].reset => {}
+            Packet::Fin => {
+                link.halves[side].fin_arrived = true;
+                let wakes = [link.ends[there].reader.take(), link.ends[there].watcher.take()];
+                self.wakes.extend(wakes.into_iter().flatten());
+            }
+            Packet::Data(bytes) => {
+                if link.strikes(bytes.len() as u64) && self.faults.reset > 0 {
+                    self.reset(id, CLIENT);
+                    self.reset(id, SERVER);
+                    return;
+                }
+                link.halves[side].readable.extend(bytes);
+                let reader = link.ends[there].reader.take();
+                self.wake(reader);
+            }
+        }
+    }
+
+    /// This side learns that its connection is no more.
+    fn reset(&mut self, id: LinkId, side: usize) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.ends[side].reset = true;
+        link.halves[side].unsent.clear();
+        let end = &mut link.ends[side];
+        let wakes = [end.reader.take(), end.writer.take(), end.watcher.take()];
+        self.wakes.extend(wakes.into_iter().flatten());
+    }
+}
+
+/// Makes `waker` the one to wake. Nothing is cloned if it is already.
+fn register(slot: &mut Option<Waker>, waker: &Waker, retired: &mut Vec<Waker>) {
+    if !slot.as_ref().is_some_and(|before| before.will_wake(waker)) {
+        retired.extend(slot.replace(waker.clone()));
+    }
+}
