@@ -1,0 +1,187 @@
+//! OpenAI's Chat Completions API (`wire/openai.md`) and the many servers that speak it: its data. What its streams
+//! hold is in [`stream`], what the gateway writes in its form in [`answers`], how it is asked for a stream's usage
+//! in [`edit`].
+
+mod answers;
+mod classes;
+mod edit;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use tidegate_core::Usage;
+use tidegate_core::quota::{Observed, ObservedLimits};
+use tidegate_core::snapshot::DialectId;
+
+use crate::dialect::{Calls, CredentialField, Dialect, IdentityFields, UpstreamPaths};
+use crate::fields::Fields;
+use crate::forwarding::ForwardRules;
+use crate::judge::Rules;
+use crate::path::{OperationKind, PathShape, RouteRow};
+use crate::reading;
+use crate::waits;
+
+/// The Chat Completions API.
+pub static DIALECT: Dialect = Dialect {
+    id: DialectId(1),
+    name: "OpenAI",
+    kind: "openai",
+    default_base_url: "https://api.openai.com/v1",
+    key_env: "OPENAI_API_KEY",
+    routes: ROUTES,
+    classes: classes::CLASSES,
+    path_prefix: "/openai",
+    own_paths: &[
+        "/v1/chat/completions",
+        "/chat/completions",
+        "/v1/completions",
+        "/completions",
+        "/v1/embeddings",
+        "/embeddings",
+        "/v1/responses",
+        "/responses",
+    ],
+    upstream: UpstreamPaths { generate: "/chat/completions", count_tokens: "", list_models: "/models" },
+    credential: CredentialField { name: "authorization", prefix: "Bearer " },
+    version: None,
+    probe: ("GET", "/models"),
+    identity: IdentityFields { organization: "openai-organization", workspace: "openai-project" },
+    session: None,
+    forwarded: ForwardRules {
+        prefixes: &["openai-"],
+        names: &[],
+        withheld: &["openai-organization", "openai-project"],
+    },
+    limit_prefixes: &["x-ratelimit-"],
+    rules: RULES,
+    call: Calls {
+        observed_limits,
+        stream_event: stream::event,
+        usage,
+        body_edit: edit::usage_request,
+        write_error: answers::write_error,
+        error_event_opening: "data: ",
+        caller_limit_fields: answers::caller_limit_fields,
+        write_models: answers::write_models,
+        write_model: answers::write_model,
+    },
+};
+
+const ROUTES: &[RouteRow] = &[
+    RouteRow {
+        methods: &["POST"],
+        path: PathShape::Exact("/v1/chat/completions"),
+        operation: OperationKind::Generate,
+    },
+    // Clients whose base URL lacks the version.
+    RouteRow {
+        methods: &["POST"],
+        path: PathShape::Exact("/chat/completions"),
+        operation: OperationKind::Generate,
+    },
+    RouteRow {
+        methods: &["GET"],
+        path: PathShape::Exact("/v1/models"),
+        operation: OperationKind::ListModels,
+    },
+    RouteRow { methods: &["GET"], path: PathShape::Exact("/models"), operation: OperationKind::ListModels },
+    RouteRow {
+        methods: &["GET"],
+        path: PathShape::Under("/v1/models/"),
+        operation: OperationKind::GetModel,
+    },
+    RouteRow { methods: &["GET"], path: PathShape::Under("/models/"), operation: OperationKind::GetModel },
+    RouteRow { methods: &["GET", "HEAD"], path: PathShape::Exact("/"), operation: OperationKind::Root },
+    RouteRow { methods: &["GET", "HEAD"], path: PathShape::Exact("/api/hello"), operation: OperationKind::Root },
+];
+
+/// `wire/openai.md` §7; wordings of compatible servers by `wire/compat.md` §5.
+const RULES: Rules = Rules {
+    spent_codes: &[
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "exceeded_current_quota_error",
+        "insufficient_quota",
+        "organization_spend_limit_exceeded",
+    ],
+    spent_openings: &[("billing hard limit has been reached", "")],
+    spent_wordings: &[
+        "credit balance",
+        "exceeded your current quota",
+        "insufficient balance",
+        "spend limit",
+        "spending limit",
+        "used all available credits",
+    ],
+    ramp_codes: &[],
+    ramp_wordings: &[],
+    caller_codes: &["content_filter", "content_policy_violation"],
+    no_model_codes: &["model_not_found"],
+    statuses: &[
+        // Codes say more than types and are looked up first.
+        ("billing_hard_limit_reached", 429),
+        ("context_length_exceeded", 400),
+        ("engine_overloaded_error", 503),
+        ("insufficient_quota", 429),
+        ("invalid_api_key", 401),
+        ("invalid_prompt", 400),
+        ("model_not_found", 404),
+        ("overloaded_error", 503),
+        ("rate_limit_exceeded", 429),
+        ("server_is_overloaded", 503),
+        ("slow_down", 503),
+        ("authentication_error", 401),
+        ("invalid_request_error", 400),
+        ("not_found_error", 404),
+        ("permission_error", 403),
+        ("rate_limit_error", 429),
+        ("requests", 429),
+        ("server_error", 500),
+        ("tokens", 429),
+    ],
+};
+
+/// A per-minute bucket is full again after a minute at most; what takes longer counts by the day.
+const MINUTE_BUCKET_FULL_IN_MAX: Duration = Duration::from_secs(61);
+
+/// `wire/openai.md` §8. One bucket for input and output together. Values of a daily bucket say nothing about a
+/// minute and are left out.
+fn observed_limits(fields: &dyn Fields) -> ObservedLimits {
+    let observed = |limit: &str, remaining: &str, reset: &str| {
+        let limit = fields.get(limit).and_then(reading::count)?;
+        let remaining = fields.get(remaining).and_then(reading::count);
+        let full_in = fields.get(reset).and_then(waits::duration).unwrap_or_default();
+        // A limit of zero would close a quota for good on a word of a header.
+        let usable = limit > 0 && full_in <= MINUTE_BUCKET_FULL_IN_MAX;
+        usable.then_some(Observed { limit, remaining, granularity: 1 })
+    };
+    ObservedLimits {
+        requests: observed(
+            "x-ratelimit-limit-requests",
+            "x-ratelimit-remaining-requests",
+            "x-ratelimit-reset-requests",
+        ),
+        input_tokens: None,
+        output_tokens: None,
+        tokens: observed("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+    }
+}
+
+/// A usage object. Its `prompt_tokens` include what was read from and written to the cache (`wire/openai.md` §3);
+/// some servers state more of it than there was prompt, which is held at zero.
+fn usage(object: &[u8]) -> Usage {
+    let [prompt, completion, details] =
+        reading::members(object, ["prompt_tokens", "completion_tokens", "prompt_tokens_details"]);
+    let [cache_read, cache_write] =
+        reading::members(details.unwrap_or(b"null"), ["cached_tokens", "cache_write_tokens"])
+            .map(|it| it.and_then(reading::tokens));
+    let cached = cache_read.unwrap_or(0).saturating_add(cache_write.unwrap_or(0));
+    Usage {
+        input_tokens: prompt.and_then(reading::tokens).map(|it| it.saturating_sub(cached)),
+        cache_write_tokens: cache_write,
+        cache_read_tokens: cache_read,
+        output_tokens: completion.and_then(reading::tokens),
+    }
+}
