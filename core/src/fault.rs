@@ -119,8 +119,8 @@ impl FaultKind {
     pub const fn blame(self) -> Blame {
         use FaultKind::*;
         match self {
-            BodyTooLarge | BodyTooSlow | CodedBody | Credential | Malformed | MalformedBody | NoSuchOperation
-            | NoSuchModel | CallerRequestLimit | CallerTokenLimit => Blame::Caller,
+            BodyTooLarge | BodyTooSlow | CodedBody | Credential | Malformed | MalformedBody
+            | NoSuchOperation | NoSuchModel | CallerRequestLimit | CallerTokenLimit => Blame::Caller,
             Internal | Overloaded | ShuttingDown => Blame::Gateway,
             AccountsOut | NoUsableKey | Redirected | SplicedModelUnknown => Blame::Operator,
             QuotasResting | RoutesOverloaded | UpstreamFailed | UpstreamTimedOut => Blame::Provider,

@@ -149,4 +149,5 @@ const _: () = assert!(KEYS_MAX <= u16::MAX as usize);
 const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < IDLE_TIMEOUT.as_secs());
 const _: () = assert!(POOL_IDLE_TIMEOUT.as_secs() < CLIENT_IDLE_TIMEOUT.as_secs());
 const _: () = assert!(BREAKER_OPEN.as_secs() <= BREAKER_OPEN_MAX.as_secs());
-const _: () = assert!(RECV_BUFFERS as usize > LENT_CHUNKS_MAX as usize * 8, "one slow reader must not empty the ring");
+const _: () =
+    assert!(RECV_BUFFERS as usize > LENT_CHUNKS_MAX as usize * 8, "one slow reader must not empty the ring");

@@ -255,7 +255,8 @@ impl QuotaCell {
     }
 
     fn fits_from(&self, wanted: &[u64; 4], born: Option<Moment>) -> Moment {
-        let times = (0..self.dimensions.len()).map(|at| self.dimensions[at].fits_from(UNITS[at], wanted[at], born));
+        let times =
+            (0..self.dimensions.len()).map(|at| self.dimensions[at].fits_from(UNITS[at], wanted[at], born));
         times.fold(Moment::ZERO, Moment::max)
     }
 
@@ -265,7 +266,13 @@ impl QuotaCell {
     }
 
     /// True if this began a rest.
-    fn rest_or_strike(&self, retry_after: Option<Duration>, backoff: Backoff, now: Moment, jitter: u32) -> bool {
+    fn rest_or_strike(
+        &self,
+        retry_after: Option<Duration>,
+        backoff: Backoff,
+        now: Moment,
+        jitter: u32,
+    ) -> bool {
         // A time of zero is no time: it would make each next call a probe at once.
         match retry_after.filter(|it| !it.is_zero()) {
             Some(wait) => self.gate.rest_until(now + wait.min(REST_MAX), now),

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use draft::{
-    AccountDraft, CallerDraft, CallerLimits, ClassDraft, Draft, KeyDraft, ModelDraft, OriginDraft, ProviderDraft,
-    QuotaLimits, TargetDraft,
+    AccountDraft, CallerDraft, CallerLimits, ClassDraft, Draft, KeyDraft, ModelDraft, OriginDraft,
+    ProviderDraft, QuotaLimits, TargetDraft,
 };
 
 use crate::caller::CallerTable;
@@ -140,6 +140,11 @@ impl AddressCell {
     /// What was last published; empty before the first answer.
     pub fn load(&self) -> arc_swap::Guard<Arc<Vec<std::net::SocketAddr>>> {
         self.0.load()
+    }
+
+    /// The same, to be kept over a wait.
+    pub fn load_full(&self) -> Arc<Vec<std::net::SocketAddr>> {
+        self.0.load_full()
     }
 
     /// Publishes a new answer.
@@ -297,7 +302,8 @@ impl Snapshot {
 impl Provider {
     /// The class of a model: the first whose patterns match, else the last one.
     pub fn class_of(&self, model: &str) -> ClassId {
-        let found = self.classes.iter().position(|it| it.patterns.iter().any(|pattern| matches(pattern, model)));
+        let found =
+            self.classes.iter().position(|it| it.patterns.iter().any(|pattern| matches(pattern, model)));
         ClassId(found.unwrap_or(self.classes.len() - 1) as u8)
     }
 

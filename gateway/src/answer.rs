@@ -163,7 +163,9 @@ fn message(kind: FaultKind, detail: Option<&str>) -> String {
         NoUsableKey => "The gateway has no usable key for this model. The operator has to act.",
         Overloaded => "The gateway is at its capacity.",
         QuotasResting => "Every account that can serve this model is at its rate limit.",
-        Redirected => "The provider answered with a redirect, which is not followed. The operator has to act.",
+        Redirected => {
+            "The provider answered with a redirect, which is not followed. The operator has to act."
+        }
         RoutesOverloaded => "The model's providers are overloaded.",
         ShuttingDown => "The gateway is shutting down.",
         SplicedModelUnknown => "The provider does not know the model that the gateway is configured to use.",

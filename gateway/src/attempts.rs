@@ -63,7 +63,7 @@ pub(crate) enum Tried {
     /// The caller has its answer, good or broken off.
     Answered,
     /// Before the commit point: the walk goes on.
-    Failed(Failed),
+    Failed(Box<Failed>),
 }
 
 /// A try that brought no good reply.
@@ -147,7 +147,12 @@ impl<'a, 'r> Serving<'a, 'r> {
         }));
     }
 
-    async fn give_up(&mut self, line: &mut Line<'_>, give_up: GiveUp, kept: Option<Stored>) -> Result<(), Stop> {
+    async fn give_up(
+        &mut self,
+        line: &mut Line<'_>,
+        give_up: GiveUp,
+        kept: Option<Stored>,
+    ) -> Result<(), Stop> {
         match kept {
             Some(stored) if give_up.prefer_upstream_answer => self.pass_on(line, Some(stored)).await,
             _ => Err(give_up.fault.into()),
@@ -189,7 +194,11 @@ impl<'a, 'r> Serving<'a, 'r> {
     }
 
     /// Ends a stream with an error event in the caller's dialect.
-    pub(crate) async fn send_stream_error(&mut self, line: &mut Line<'_>, fault: Fault) -> Result<(), Interrupted> {
+    pub(crate) async fn send_stream_error(
+        &mut self,
+        line: &mut Line<'_>,
+        fault: Fault,
+    ) -> Result<(), Interrupted> {
         self.record.ended(CallEnd::Fault(fault.kind));
         answer::answer(line, self.call.dialect, self.record, fault, None).await
     }

@@ -79,7 +79,8 @@ pub fn launch(launch: &Launch, snapshot: Arc<Snapshot>) -> Result<Launched, Laun
     let selection =
         tidegate_ring::select(launch.io).map_err(|refusal| LaunchError::Driver(refusal.to_string()))?;
     let workers = launch.workers.unwrap_or_else(host::parallelism).max(1);
-    let listeners = bind(launch.listen, workers).map_err(|error| LaunchError::Listen(launch.listen, error))?;
+    let listeners =
+        bind(launch.listen, workers).map_err(|error| LaunchError::Listen(launch.listen, error))?;
     let listen = listeners[0].local_addr().map_err(|error| LaunchError::Listen(launch.listen, error))?;
     let options = PlaneOptions {
         driver: selection.driver,

@@ -1,8 +1,6 @@
 //! The life of one request, top to bottom. Each step is a call into a named module; any step may end in a fault,
 //! and every fault ends in `answer`.
 
-use std::borrow::Cow;
-
 use tidegate_core::admission::{Admit, CallerGate, Permit};
 use tidegate_core::attempt::{CallShape, Walk};
 use tidegate_core::caller::Caller;
@@ -25,7 +23,7 @@ use crate::heads::RequestFields;
 use crate::inbound::Source;
 use crate::plane::Published;
 use crate::record::Record;
-use crate::relay::{Committed, Interrupted, Line};
+use crate::relay::{Interrupted, Line};
 use crate::worker::Worker;
 use crate::{answer, body, listing};
 
@@ -92,8 +90,11 @@ pub(crate) async fn serve(worker: &Worker, slot: &mut Slot) -> After {
         conclude(&mut line, dialect, &mut record, stop).await;
     }
     worker.report(Report::Call(record.report(published.snapshot.revision, worker.now())));
-    let keep = line.keep_alive && !(line.ends_by_close() && line.committed() == Committed::Status);
-    if keep && drain_body(conn, source, &mut reader).await.is_ok() { After::KeepAlive } else { After::Close }
+    if line.keep_alive && drain_body(conn, source, &mut reader).await.is_ok() {
+        After::KeepAlive
+    } else {
+        After::Close
+    }
 }
 
 fn fits_linger(rest: u64) -> bool {
@@ -181,7 +182,7 @@ fn plan(
     published: &Published,
     dialect: &'static Dialect,
     caller: Option<CallerId>,
-    asked: &Cow<'_, str>,
+    asked: &str,
     skim: &Skim<'_>,
 ) -> Result<Plan, Stop> {
     let ask = Ask { model: asked, dialect: dialect.id, caller, operation_pinned: skim.pins.any() };

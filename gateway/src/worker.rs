@@ -139,7 +139,8 @@ fn admit(worker: &Rc<Worker>, conn: Conn) {
     tidegate_ring::spawn(async move {
         // Freed by drop, so that a panic frees it too.
         let place = place;
-        connection::serve(&place.worker, place.slot, conn).await;
+        // Boxed apart: the executor's part of a task stays small.
+        Box::pin(connection::serve(&place.worker, place.slot, conn)).await;
     })
     .detach();
 }

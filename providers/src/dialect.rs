@@ -59,6 +59,12 @@ pub struct Dialect {
     pub(crate) call: Calls,
 }
 
+/// Calls back with the name and value of each rate-limit field; the number is the wall clock in Unix milliseconds.
+type CallerLimitFields = fn(&CallerLimitView, u64, &mut dyn FnMut(&str, &str));
+
+/// Appends one page of a model list.
+type WriteModels = fn(&mut Vec<u8>, &mut dyn Iterator<Item = ModelCard<'_>>, &Page<'_>);
+
 /// The functions of a dialect, each behind the method of [`Dialect`] with its name.
 #[derive(Debug)]
 pub(crate) struct Calls {
@@ -70,8 +76,8 @@ pub(crate) struct Calls {
     pub(crate) write_error: fn(&mut Vec<u8>, &Fault, &str, &str),
     /// What stands in front of an error's body where it is an event.
     pub(crate) error_event_opening: &'static str,
-    pub(crate) caller_limit_fields: fn(&CallerLimitView, u64, &mut dyn FnMut(&str, &str)),
-    pub(crate) write_models: fn(&mut Vec<u8>, &mut dyn Iterator<Item = ModelCard<'_>>, &Page<'_>),
+    pub(crate) caller_limit_fields: CallerLimitFields,
+    pub(crate) write_models: WriteModels,
     pub(crate) write_model: fn(&mut Vec<u8>, ModelCard<'_>),
 }
 
@@ -282,12 +288,22 @@ impl Dialect {
     }
 
     /// Calls `field` with the name and value of each rate-limit field for a caller with limits of its own.
-    pub fn caller_limit_fields(&self, view: &CallerLimitView, wall_ms: u64, field: &mut dyn FnMut(&str, &str)) {
+    pub fn caller_limit_fields(
+        &self,
+        view: &CallerLimitView,
+        wall_ms: u64,
+        field: &mut dyn FnMut(&str, &str),
+    ) {
         (self.call.caller_limit_fields)(view, wall_ms, field);
     }
 
     /// Appends the body of a model list.
-    pub fn write_models(&self, out: &mut Vec<u8>, models: &mut dyn Iterator<Item = ModelCard<'_>>, page: &Page<'_>) {
+    pub fn write_models(
+        &self,
+        out: &mut Vec<u8>,
+        models: &mut dyn Iterator<Item = ModelCard<'_>>,
+        page: &Page<'_>,
+    ) {
         (self.call.write_models)(out, models, page);
     }
 

@@ -15,7 +15,8 @@ pub(crate) struct ForwardRules {
 /// What every dialect's SDK sends about itself.
 const SHARED_PREFIXES: &[&str] = &["x-stainless-"];
 /// What every dialect passes on.
-const SHARED_NAMES: &[&str] = &["accept", "content-type", "idempotency-key", "user-agent", "x-client-request-id"];
+const SHARED_NAMES: &[&str] =
+    &["accept", "content-type", "idempotency-key", "user-agent", "x-client-request-id"];
 
 /// Hop-by-hop fields (RFC 9110 §7.6.1) and the length, which belongs to the message on each side.
 const HOP_BY_HOP: &[&str] = &[

@@ -40,8 +40,13 @@ pub(crate) struct Rules {
 }
 
 /// The provider has no capacity, whoever asks. Shared: compatible servers use each other's.
-const OVERLOAD_CODES: &[&str] =
-    &["engine_overloaded", "engine_overloaded_error", "overloaded_error", "server_is_overloaded", "slow_down"];
+const OVERLOAD_CODES: &[&str] = &[
+    "engine_overloaded",
+    "engine_overloaded_error",
+    "overloaded_error",
+    "server_is_overloaded",
+    "slow_down",
+];
 
 /// What an error says, as far as it could be read.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -118,7 +123,8 @@ impl Rules {
     }
 
     fn is_ramp(&self, error: &ErrorText<'_>) -> bool {
-        error.is_any(self.ramp_codes) || self.ramp_wordings.iter().any(|it| waits::contains(error.opening(), it))
+        error.is_any(self.ramp_codes)
+            || self.ramp_wordings.iter().any(|it| waits::contains(error.opening(), it))
     }
 
     /// A 404 about the model and not about a file or container that the caller named. Where there is only a text,

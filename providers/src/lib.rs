@@ -9,6 +9,7 @@
 
 pub mod anthropic;
 mod dialect;
+mod example;
 mod fields;
 mod forwarding;
 mod judge;
@@ -21,9 +22,10 @@ mod waits;
 use tidegate_core::snapshot::DialectId;
 
 pub use dialect::{
-    CONTENT_TYPE_JSON, CONTENT_TYPE_STREAM, CallerLimitView, ClassRow, CredentialField, Dialect, LimitView, Phase,
-    StreamEvent,
+    CONTENT_TYPE_JSON, CONTENT_TYPE_STREAM, CallerLimitView, ClassRow, CredentialField, Dialect, LimitView,
+    Phase, StreamEvent,
 };
+pub use example::curl_example;
 pub use fields::{FieldList, Fields, presented_credentials};
 pub use listing::ModelCard;
 pub use path::{Operation, OperationKind, Page, PathShape, RouteMiss, RouteRow, of_request};

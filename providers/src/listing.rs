@@ -49,7 +49,11 @@ pub(crate) fn slice<'a>(
 mod tests {
     use super::*;
 
-    fn page(limit: Option<u32>, after: Option<&'static str>, before: Option<&'static str>) -> (Vec<&'static str>, bool) {
+    fn page(
+        limit: Option<u32>,
+        after: Option<&'static str>,
+        before: Option<&'static str>,
+    ) -> (Vec<&'static str>, bool) {
         let names = ["a", "b", "c", "d", "e"];
         let mut cards = names.iter().map(|id| ModelCard { id, created_s: 0 });
         let page = Page { limit, after_id: after.map(Into::into), before_id: before.map(Into::into) };

@@ -134,7 +134,11 @@ fn percent_decoded(text: &str) -> Option<Cow<'_, str>> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
-        decoded.push(if byte == b'%' { hex_digit(bytes.next()?)? << 4 | hex_digit(bytes.next()?)? } else { byte });
+        decoded.push(if byte == b'%' {
+            hex_digit(bytes.next()?)? << 4 | hex_digit(bytes.next()?)?
+        } else {
+            byte
+        });
     }
     String::from_utf8(decoded).ok().map(Cow::Owned)
 }

@@ -49,7 +49,8 @@ pub(crate) fn contains(text: &str, needle: &str) -> bool {
 
 /// What follows the first `needle` in `text`.
 fn after<'a>(text: &'a str, needle: &str) -> Option<&'a str> {
-    let found = text.as_bytes().windows(needle.len()).position(|it| it.eq_ignore_ascii_case(needle.as_bytes()))?;
+    let found =
+        text.as_bytes().windows(needle.len()).position(|it| it.eq_ignore_ascii_case(needle.as_bytes()))?;
     // The needle is ASCII, so its end is a character boundary.
     text.get(found + needle.len()..)
 }
@@ -292,9 +293,14 @@ mod tests {
 
     #[test]
     fn written_durations_read_back() {
-        for (ms, text) in
-            [(0, "0s"), (12, "12ms"), (1_000, "1s"), (1_250, "1.250s"), (360_000, "6m0s"), (3_723_500, "1h2m3.500s")]
-        {
+        for (ms, text) in [
+            (0, "0s"),
+            (12, "12ms"),
+            (1_000, "1s"),
+            (1_250, "1.250s"),
+            (360_000, "6m0s"),
+            (3_723_500, "1h2m3.500s"),
+        ] {
             let written = ShortText::go_duration(Duration::from_millis(ms));
             assert_eq!(written.as_str(), text);
             assert_eq!(duration(text.as_bytes()), Some(Duration::from_millis(ms)));

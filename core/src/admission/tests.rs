@@ -48,7 +48,11 @@ struct Model {
 
 impl Model {
     fn new(per_minute: u64) -> Model {
-        Model { per_minute: per_minute.into(), level: i128::from(per_minute) * i128::from(MINUTE_NS), at_ns: 0 }
+        Model {
+            per_minute: per_minute.into(),
+            level: i128::from(per_minute) * i128::from(MINUTE_NS),
+            at_ns: 0,
+        }
     }
 
     fn full(&self) -> i128 {
@@ -218,7 +222,11 @@ fn four_threads_at_one_instant_share_the_capacity_exactly() {
     let cell = LimitCell::new(1_000);
     let taken: u64 = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| (0..1_000).filter(|_| cell.try_take(1, at_s(9)) == Take::Granted).count() as u64))
+            .map(|_| {
+                scope.spawn(|| {
+                    (0..1_000).filter(|_| cell.try_take(1, at_s(9)) == Take::Granted).count() as u64
+                })
+            })
             .collect();
         threads.into_iter().map(|it| it.join().unwrap()).sum()
     });
@@ -246,7 +254,11 @@ fn odd_limits_end_in_no_panic() {
     assert_eq!(vast.try_take(1_000_000, at_s(1)), Take::Granted);
     let cell = LimitCell::new(60);
     cell.owe(u64::MAX, at_s(0));
-    assert_eq!(cell.full_at(at_s(0)), at_s(60 + 3600), "a debt has a bound, whatever a provider's usage says");
+    assert_eq!(
+        cell.full_at(at_s(0)),
+        at_s(60 + 3600),
+        "a debt has a bound, whatever a provider's usage says"
+    );
     cell.give_back(u64::MAX);
     assert_eq!(cell.remaining(at_s(0)), 60);
 }
@@ -272,7 +284,8 @@ fn a_refused_call_costs_nothing_and_names_the_limit_that_matters() {
         (0, 910, FaultKind::CallerRequestLimit, 1),
     ] {
         let cells = cells(Some(60), Some(1_000));
-        (0..60 - requests_left).for_each(|_| granted(reserve(&cells, estimate(0, 0), at_s(0))).settle(at_s(0)));
+        (0..60 - requests_left)
+            .for_each(|_| granted(reserve(&cells, estimate(0, 0), at_s(0))).settle(at_s(0)));
         let mut held = granted(Admit::Granted(Permit::unlimited(estimate(0, 0))));
         if requests_left > 0 {
             held = granted(reserve(&cells, estimate(100, 0), at_s(0)));
@@ -306,7 +319,8 @@ fn what_a_call_costs_by_how_it_ends() {
         (true, Some(input_only), false, 170),
         (true, Some(more), false, 970),
     ] {
-        let cells = Arc::new(CallerCells::new(&CallerLimits { count_cache_reads, ..limits(None, Some(6_000)) }));
+        let cells =
+            Arc::new(CallerCells::new(&CallerLimits { count_cache_reads, ..limits(None, Some(6_000)) }));
         let run = |by_drop: bool| {
             let before = cells.tokens().remaining(at_s(0));
             let mut permit = granted(reserve(&cells, estimate(200, 100), at_s(0)));
@@ -317,7 +331,11 @@ fn what_a_call_costs_by_how_it_ends() {
                 permit.observe(usage);
             }
             assert_eq!(cells.in_flight(), 1);
-            if by_drop { drop(permit) } else { permit.settle(at_s(0)) }
+            if by_drop {
+                drop(permit)
+            } else {
+                permit.settle(at_s(0))
+            }
             assert_eq!(cells.in_flight(), 0);
             before - cells.tokens().remaining(at_s(0))
         };

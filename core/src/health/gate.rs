@@ -178,12 +178,18 @@ impl Gate {
         let _ = step(&self.0, |word| {
             let word = Word::unpack(word);
             match ticket {
-                Ticket::Probe { generation } if word.is(PHASE_PROBING, generation) => Ok(word.won(then).pack()),
+                Ticket::Probe { generation } if word.is(PHASE_PROBING, generation) => {
+                    Ok(word.won(then).pack())
+                }
                 Ticket::Step { generation } if word.is(PHASE_RAMPING, generation) => {
                     let allowance = word.allowance() * 2;
                     let waiting = word.waiting().saturating_sub(1);
-                    Ok(if allowance >= u64::from(RAMP_DONE) { word.open() } else { word.ramping(allowance, waiting) }
-                        .pack())
+                    Ok(if allowance >= u64::from(RAMP_DONE) {
+                        word.open()
+                    } else {
+                        word.ramping(allowance, waiting)
+                    }
+                    .pack())
                 }
                 _ => Err(()),
             }

@@ -56,7 +56,11 @@ impl KeyCell {
 
     /// Makes a good key suspect. True when this call made it so: one report is enough for one suspicion.
     pub fn suspect(&self) -> bool {
-        step(&self.0, |word| if word & STATE == GOOD { Ok(((word >> 2) + 1) << 2 | SUSPECT) } else { Err(()) }).is_ok()
+        step(
+            &self.0,
+            |word| if word & STATE == GOOD { Ok(((word >> 2) + 1) << 2 | SUSPECT) } else { Err(()) },
+        )
+        .is_ok()
     }
 
     /// What the check that read `serial` found. False, and nothing changes, when the key became suspect since: the

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::UNKNOWN_WAIT;
 use super::gate::{Backoff, Gate, Phase, Shut, Ticket};
 use super::window::Window;
-use super::UNKNOWN_WAIT;
 use crate::limits::{
-    BREAKER_FAILURE_PERCENT, BREAKER_FAILURES, BREAKER_OPEN, BREAKER_OPEN_MAX, OVERLOAD_STEP, OVERLOAD_STEP_MAX,
+    BREAKER_FAILURE_PERCENT, BREAKER_FAILURES, BREAKER_OPEN, BREAKER_OPEN_MAX, OVERLOAD_STEP,
+    OVERLOAD_STEP_MAX,
 };
 use crate::moment::Moment;
 
@@ -165,7 +166,6 @@ fn look_again(shut: Shut, now: Moment) -> Moment {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,7 +219,9 @@ mod tests {
     #[test]
     fn the_breaker_needs_failures_and_a_share() {
         // (successes first, failures, open after)
-        for (successes, failures, open) in [(0, 4, false), (0, 5, true), (5, 5, true), (6, 5, false), (6, 6, true)] {
+        for (successes, failures, open) in
+            [(0, 4, false), (0, 5, true), (5, 5, true), (6, 5, false), (6, 6, true)]
+        {
             let route = cell();
             (0..successes).for_each(|_| route.succeeded(at_ms(100)));
             (0..failures).for_each(|_| route.failed(at_ms(200), 0));

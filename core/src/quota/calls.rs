@@ -34,7 +34,11 @@ impl Calls {
         step(&self.0, |word| {
             let word = Word::unpack(word);
             let bound = at_most.map_or(word.bound(), |it| word.bound().min(it.into()));
-            if word.in_flight < bound { Ok(Word { in_flight: word.in_flight + 1, ..word }.pack()) } else { Err(()) }
+            if word.in_flight < bound {
+                Ok(Word { in_flight: word.in_flight + 1, ..word }.pack())
+            } else {
+                Err(())
+            }
         })
         .is_ok()
     }

@@ -50,7 +50,13 @@ impl Dimension {
 
     /// Reserves `n`: `Ok(Some)` with what the bucket was charged, `Ok(None)` where it has no limit, `Err` with the
     /// time from which it fits. `born` is given while the level is not to be trusted.
-    pub(super) fn take(&self, unit: Unit, n: u64, born: Option<Moment>, now: Moment) -> Result<Option<u64>, Moment> {
+    pub(super) fn take(
+        &self,
+        unit: Unit,
+        n: u64,
+        born: Option<Moment>,
+        now: Moment,
+    ) -> Result<Option<u64>, Moment> {
         let before = self.reserved.fetch_add(n, Ordering::Relaxed);
         let limited = self.bucket.is_limited();
         if !limited || n == 0 {

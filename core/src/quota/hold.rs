@@ -90,7 +90,8 @@ impl QuotaHold {
 
     /// What was used of each limit, in the order of [`amounts`].
     fn used(&self) -> [u64; 4] {
-        let input = if self.usage.states_input() { self.usage.limited_input() } else { self.need.input_tokens };
+        let input =
+            if self.usage.states_input() { self.usage.limited_input() } else { self.need.input_tokens };
         let output = self.usage.output_tokens.unwrap_or(self.need.output_tokens);
         let total = if self.usage.states_input() { self.usage.total_input() } else { self.need.input_tokens };
         amounts(self.need.requests, input, output, total)

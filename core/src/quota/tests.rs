@@ -134,7 +134,11 @@ fn a_probe_that_vanishes_frees_itself_and_one_that_hangs_has_a_lease() {
     let mut second = quota.admit(&NEED, at_s(2) + PROBE_LEASE).unwrap();
     assert!(hanging.is_probe() && second.is_probe());
     drop(hanging);
-    assert_eq!(why(quota.admit(&NEED, at_s(2) + PROBE_LEASE)).1, Closed::Probing, "the old end frees nothing");
+    assert_eq!(
+        why(quota.admit(&NEED, at_s(2) + PROBE_LEASE)).1,
+        Closed::Probing,
+        "the old end frees nothing"
+    );
     second.succeeded(at_s(700));
     drop(quota.admit(&NEED, at_s(700)).unwrap());
 }
@@ -204,7 +208,11 @@ fn what_an_attempt_draws_by_how_it_ends() {
         if let Some(usage) = observed {
             hold.observe(usage);
         }
-        if refused { hold.refused() } else { hold.settle(WARM) }
+        if refused {
+            hold.refused()
+        } else {
+            hold.settle(WARM)
+        }
         let view = quota.view(WARM);
         let level = |it: DimensionView| it.level.unwrap();
         assert_eq!(
@@ -229,7 +237,10 @@ fn headers_set_limits_and_lower_levels_but_never_raise_them() {
     };
     quota.learn(&hold, &seen, at_s(1));
     let view = quota.view(at_s(1));
-    assert_eq!((view.requests.limit, view.requests.level, view.requests.learned), (Some(100), Some(90), Some(100)));
+    assert_eq!(
+        (view.requests.limit, view.requests.level, view.requests.learned),
+        (Some(100), Some(90), Some(100))
+    );
     assert_eq!(view.input_tokens.level, Some(19_500), "half of its rounding lower");
     assert_eq!(view.tokens.level, Some(70_000));
     assert_eq!((view.output_tokens.limit, view.output_tokens.level), (None, None));
@@ -311,7 +322,11 @@ fn a_margin_stays_and_an_estimate_above_capacity_needs_a_full_bucket() {
     hold.mark_sent(WARM);
     assert_eq!(quota.view(WARM).input_tokens.level, Some(-120_000));
     drop(hold);
-    assert_eq!(quota.view(WARM).input_tokens.level, Some(-100_000), "its spread came back, its estimate stays");
+    assert_eq!(
+        quota.view(WARM).input_tokens.level,
+        Some(-100_000),
+        "its spread came back, its estimate stays"
+    );
 }
 
 #[test]
@@ -378,7 +393,11 @@ fn two_accounts_that_are_one_keep_the_lower_level_and_the_later_rest() {
     let (kept, given_up) = (warm(&limits(100, 1_000, 1_000)), warm(&QuotaLimits::default()));
     let mut hold = given_up.admit(&NEED, WARM).unwrap();
     hold.mark_sent(WARM);
-    let seen = ObservedLimits { requests: stated(80, 10), tokens: stated(9_000, 5_000), ..ObservedLimits::default() };
+    let seen = ObservedLimits {
+        requests: stated(80, 10),
+        tokens: stated(9_000, 5_000),
+        ..ObservedLimits::default()
+    };
     given_up.learn(&hold, &seen, WARM);
     given_up.rest_until(at_s(100));
     kept.rest_until(at_s(90));

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{
-    Account, AccountDraft, AccountId, Class, Draft, Key, KeyId, Model, ModelDraft, Origin, Provider, ProviderDraft,
-    ProviderId, Route, Snapshot, Target,
+    Account, AccountDraft, AccountId, Class, Draft, Key, KeyId, Model, ModelDraft, Origin, Provider,
+    ProviderDraft, ProviderId, Route, Snapshot, Target,
 };
 use crate::caller::CallerTable;
 use crate::moment::Moment;
@@ -38,7 +38,13 @@ impl Snapshot {
         snapshot
     }
 
-    fn add_provider(&mut self, draft: ProviderDraft, models: &[ModelDraft], previous: Option<&Snapshot>, now: Moment) {
+    fn add_provider(
+        &mut self,
+        draft: ProviderDraft,
+        models: &[ModelDraft],
+        previous: Option<&Snapshot>,
+        now: Moment,
+    ) {
         let id = ProviderId(self.providers.len() as u16);
         let before = previous.and_then(|it| it.provider_named(&draft.name).map(|id| it.provider(id)));
         let classes: Vec<Class> = draft
@@ -125,7 +131,8 @@ impl Snapshot {
 
     fn add_model(&mut self, draft: ModelDraft, previous: Option<&Snapshot>) {
         let before = previous.and_then(|it| it.model_named(&draft.name).map(|id| it.model(id)));
-        let chain: Vec<Target> = draft.chain.iter().filter_map(|it| self.target(&it.provider, &it.model)).collect();
+        let chain: Vec<Target> =
+            draft.chain.iter().filter_map(|it| self.target(&it.provider, &it.model)).collect();
         // The order of a chain only means something for the same chain.
         let same_chain = before.filter(|it| {
             it.chain.len() == chain.len() && it.chain.iter().zip(&chain).all(|(a, b)| a.model == b.model)
@@ -145,7 +152,8 @@ impl Snapshot {
 fn origin(draft: &super::OriginDraft, before: Option<&Provider>) -> Origin {
     let default_port = if draft.tls { 443 } else { 80 };
     let bracketed = if draft.host.contains(':') { format!("[{}]", draft.host) } else { draft.host.clone() };
-    let authority = if draft.port == default_port { bracketed } else { format!("{bracketed}:{}", draft.port) };
+    let authority =
+        if draft.port == default_port { bracketed } else { format!("{bracketed}:{}", draft.port) };
     let same_place = before.map(|it| &it.origin).filter(|it| {
         *it.host == *draft.host && it.port == draft.port && it.tls == draft.tls && it.reach == draft.reach
     });
@@ -190,8 +198,13 @@ fn routes(draft: &ProviderDraft, models: &[ModelDraft], before: Option<&Provider
     of_class
         .chain(named.into_iter().map(|it| (it, false)))
         .map(|(name, of_class)| {
-            let same = before.and_then(|it| it.routes.iter().find(|it| it.of_class == of_class && &*it.name == name));
-            Route { name: name.into(), of_class, cell: same.map_or_else(Default::default, |it| it.cell.clone()) }
+            let same = before
+                .and_then(|it| it.routes.iter().find(|it| it.of_class == of_class && &*it.name == name));
+            Route {
+                name: name.into(),
+                of_class,
+                cell: same.map_or_else(Default::default, |it| it.cell.clone()),
+            }
         })
         .collect()
 }

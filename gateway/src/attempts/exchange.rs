@@ -19,7 +19,11 @@ const SLICES_MAX: usize = 8;
 
 impl Serving<'_, '_> {
     /// Sends the call to the upstream of `exchange` and carries its reply to the caller.
-    pub(super) async fn try_once(&mut self, line: &mut Line<'_>, exchange: Exchange) -> Result<Tried, Interrupted> {
+    pub(super) async fn try_once(
+        &mut self,
+        line: &mut Line<'_>,
+        exchange: Exchange,
+    ) -> Result<Tried, Interrupted> {
         let mut head = std::mem::take(&mut self.buffers.reply_head);
         head.clear();
         let tried = self.send(line, exchange, &mut head).await;
@@ -144,5 +148,5 @@ fn digest(text: &[u8]) -> u64 {
 fn failed(exchange: Exchange, verdict: Verdict) -> Tried {
     let status = 0;
     debug_assert!(!matches!(verdict, Verdict::TargetFailed(TargetFailure::Status(_))));
-    Tried::Failed(Failed { exchange, verdict, status, stored: None })
+    Tried::Failed(Box::new(Failed { exchange, verdict, status, stored: None }))
 }

@@ -56,7 +56,7 @@ impl Serving<'_, '_> {
                 self.put_back(reply);
             }
             StreamEnd::FailedBefore(verdict) => {
-                return Ok(Tried::Failed(Failed { exchange, verdict, status, stored: None }));
+                return Ok(Tried::Failed(Box::new(Failed { exchange, verdict, status, stored: None })));
             }
             StreamEnd::FailedAfter(verdict) => {
                 self.record.ended(CallEnd::UpstreamError);
@@ -99,7 +99,7 @@ impl Serving<'_, '_> {
                 Some(Stored { head: std::mem::take(head), body: held, rest: None })
             }
         };
-        Ok(Tried::Failed(Failed { exchange, verdict, status, stored }))
+        Ok(Tried::Failed(Box::new(Failed { exchange, verdict, status, stored })))
     }
 
     /// Sends a good whole reply: from here on it is the answer.

@@ -83,11 +83,6 @@ impl<'c> Line<'c> {
         if self.http_1_0 { ReplyFraming::UntilClose } else { ReplyFraming::Chunked }
     }
 
-    /// True where the reply's body ends with the connection.
-    pub(crate) fn ends_by_close(&self) -> bool {
-        self.http_1_0
-    }
-
     /// Waits for the upstream. Meanwhile comments keep a stream's line alive, and the end of a shutdown's grace
     /// is noticed. The stopwatch of the call stands still.
     pub(crate) async fn hold<T>(
@@ -100,6 +95,10 @@ impl<'c> Line<'c> {
         let held = loop {
             match self.wait_or_tick(waited_for.as_mut()).await {
                 Waited::Done(value) => break Ok(value),
+                Waited::CallerGone => {
+                    self.keep_alive = false;
+                    break Err(Interrupted::CallerGone);
+                }
                 Waited::ShuttingDown => break Err(Interrupted::ShuttingDown),
                 Waited::Tick => self.comment(record).await?,
             }
@@ -108,12 +107,19 @@ impl<'c> Line<'c> {
         held
     }
 
-    async fn wait_or_tick<T>(&self, mut waited_for: std::pin::Pin<&mut impl Future<Output = T>>) -> Waited<T> {
+    async fn wait_or_tick<T>(
+        &self,
+        mut waited_for: std::pin::Pin<&mut impl Future<Output = T>>,
+    ) -> Waited<T> {
         let mut tick = pin!(tidegate_ring::sleep_until(self.next_comment.as_ns()));
         let ticks = self.next_comment != Moment::NEVER;
+        let mut gone = pin!(self.conn.closed());
         poll_fn(|cx| {
             if let Poll::Ready(value) = waited_for.as_mut().poll(cx) {
                 return Poll::Ready(Waited::Done(value));
+            }
+            if gone.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Waited::CallerGone);
             }
             if self.worker.is_cutting(self.streamed) {
                 return Poll::Ready(Waited::ShuttingDown);
@@ -130,6 +136,7 @@ impl<'c> Line<'c> {
     async fn comment(&mut self, record: &mut Record) -> Result<(), Interrupted> {
         let mut head = Vec::new();
         if self.committed == Committed::Nothing {
+            self.keep_alive &= !self.http_1_0;
             self.write_stream_head(&mut head, record);
             record.status = 200;
             self.committed = Committed::Status;
@@ -152,7 +159,12 @@ impl<'c> Line<'c> {
     }
 
     /// Sends `events`, behind `head` where that is not empty, and ends the body where they are the last.
-    pub(crate) async fn send_events(&mut self, head: &[u8], events: &[u8], last: bool) -> Result<(), Interrupted> {
+    pub(crate) async fn send_events(
+        &mut self,
+        head: &[u8],
+        events: &[u8],
+        last: bool,
+    ) -> Result<(), Interrupted> {
         let mut prefix = [0; 18];
         let end: &[u8] = if last { LAST_CHUNK } else { b"" };
         let sent = if self.http_1_0 {
@@ -193,6 +205,7 @@ impl<'c> Line<'c> {
 
 enum Waited<T> {
     Done(T),
+    CallerGone,
     ShuttingDown,
     Tick,
 }

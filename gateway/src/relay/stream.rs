@@ -38,7 +38,7 @@ pub(crate) async fn relay_stream(
         let mut next = next;
         while !ended && next.is_ok() && reply.has_more() && !tap.is_full() {
             match reply.next(|data| tap.feed(data)).await {
-                Ok(Data::Some(_)) => {}
+                Ok(Data::Some) => {}
                 Ok(Data::End) => ended = true,
                 Err(failure) => next = Err(failure),
             }

@@ -132,11 +132,6 @@ impl Tap {
         self.ready.shrink_to(limits::EVENTS_HELD_BYTES_MAX);
     }
 
-    /// What was stated so far, cumulative.
-    pub(crate) fn usage(&self) -> Usage {
-        self.usage
-    }
-
     /// What an ended or abandoned stream used: as stated where its end came, else at least a token for each
     /// content event; true marks the estimate.
     pub(crate) fn final_usage(&self) -> (Usage, bool) {

@@ -34,8 +34,8 @@ pub(crate) async fn collect(
         let next = line.hold(serving.record, reply.next(|data| held.extend_from_slice(data))).await?;
         match next {
             Ok(Data::End) => return Ok(Collected::Complete),
-            Ok(Data::Some(_)) if held.len() >= limits::REPLY_HELD_BYTES_MAX => return Ok(Collected::Partial),
-            Ok(Data::Some(_)) => {}
+            Ok(Data::Some) if held.len() >= limits::REPLY_HELD_BYTES_MAX => return Ok(Collected::Partial),
+            Ok(Data::Some) => {}
             Err(failure) => return Ok(Collected::Broken(failure.target_failure())),
         }
     }
@@ -91,10 +91,10 @@ async fn pass_through(
     loop {
         run.clear();
         match line.hold(serving.record, reply.next(|data| run.extend_from_slice(data))).await? {
-            Ok(Data::Some(_)) if chunked => {
+            Ok(Data::Some) if chunked => {
                 line.send(&[chunk_prefix(run.len(), &mut prefix), &run, CHUNK_END]).await?;
             }
-            Ok(Data::Some(_)) => line.send(&[&run]).await?,
+            Ok(Data::Some) => line.send(&[&run]).await?,
             Ok(Data::End) => {
                 if chunked {
                     line.send(&[LAST_CHUNK]).await?;

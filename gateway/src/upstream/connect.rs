@@ -42,9 +42,13 @@ pub(crate) async fn checkout(
     if reuse && let Some(kept) = worker.pools.borrow_mut().take(&provider.origin, worker.now()) {
         return Ok(kept);
     }
-    match tidegate_ring::deadline(deadline.as_ns(), connect(worker, provider, transport)).await {
+    // Boxed: a handshake's state is large, rare, and no reason for every idle connection to be as large.
+    let connecting = Box::pin(connect(worker, provider, transport));
+    match tidegate_ring::deadline(deadline.as_ns(), connecting).await {
         Ok(made) => made,
-        Err(_) => Err(ConnectFailure { failure: TargetFailure::Connect, detail: "no connection in time".into() }),
+        Err(_) => {
+            Err(ConnectFailure { failure: TargetFailure::Connect, detail: "no connection in time".into() })
+        }
     }
 }
 
@@ -54,7 +58,7 @@ async fn connect(
     transport: Option<&OriginTls>,
 ) -> Result<Upstream, ConnectFailure> {
     let origin = &provider.origin;
-    let addresses = origin.addresses.load();
+    let addresses = origin.addresses.load_full();
     let mut last =
         ConnectFailure { failure: TargetFailure::Connect, detail: format!("{} has no address", origin.host) };
     let start = if addresses.len() > 1 { worker.turn_address() } else { 0 };

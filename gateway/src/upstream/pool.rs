@@ -41,10 +41,13 @@ impl Pools {
 
     /// Keeps a connection whose reply ended exactly. The oldest gives way where there are too many.
     pub(crate) fn put(&mut self, origin: &Origin, upstream: Upstream, now: Moment) {
-        let at = self.origins.iter().position(|it| Arc::ptr_eq(&it.origin, &origin.addresses)).unwrap_or_else(|| {
-            self.origins.push(Pool { origin: origin.addresses.clone(), idle: Vec::new() });
-            self.origins.len() - 1
-        });
+        let at =
+            self.origins.iter().position(|it| Arc::ptr_eq(&it.origin, &origin.addresses)).unwrap_or_else(
+                || {
+                    self.origins.push(Pool { origin: origin.addresses.clone(), idle: Vec::new() });
+                    self.origins.len() - 1
+                },
+            );
         let idle = &mut self.origins[at].idle;
         if idle.len() >= limits::POOL_IDLE_MAX {
             idle.remove(0);
@@ -55,7 +58,8 @@ impl Pools {
     /// Closes what has been idle for too long or was closed by the other side, and forgets origins without any.
     pub(crate) fn sweep(&mut self, now: Moment) {
         for pool in &mut self.origins {
-            pool.idle.retain(|it| now.since(it.since) < limits::POOL_IDLE_TIMEOUT && it.upstream.conn.is_quiet());
+            pool.idle
+                .retain(|it| now.since(it.since) < limits::POOL_IDLE_TIMEOUT && it.upstream.conn.is_quiet());
         }
         self.origins.retain(|it| !it.idle.is_empty());
     }

@@ -98,7 +98,10 @@ async fn send(upstream: &mut Upstream, slices: &[&[u8]]) -> Sent {
 }
 
 /// The send failed; the answer that explains why may have arrived before the reset.
-fn failed_after_answer(source: &mut crate::inbound::Source, received: std::io::Result<tidegate_ring::Chunk>) -> Sent {
+fn failed_after_answer(
+    source: &mut crate::inbound::Source,
+    received: std::io::Result<tidegate_ring::Chunk>,
+) -> Sent {
     match received {
         Ok(chunk) if !chunk.is_empty() => {
             source.accept(chunk);
@@ -136,8 +139,8 @@ async fn read_head(upstream: &mut Upstream, head: &mut ResponseHead) -> Result<(
 
 /// What [`Reply::next`] found.
 pub(crate) enum Data {
-    /// Some of the body: this many bytes were handed to the sink.
-    Some(usize),
+    /// Some of the body was handed to the sink.
+    Some,
     /// The body ended properly.
     End,
 }
@@ -153,7 +156,7 @@ impl Reply {
             }
             self.upstream.source.consume(step.consumed);
             if found > 0 {
-                return Ok(Data::Some(found));
+                return Ok(Data::Some);
             }
             if step.ended || self.body.ended() {
                 return Ok(Data::End);

@@ -38,7 +38,10 @@ pub static DIALECT: Dialect = Dialect {
     credential: CredentialField { name: "x-api-key", prefix: "" },
     version: Some(("anthropic-version", "2023-06-01")),
     probe: ("GET", "/v1/models?limit=1"),
-    identity: IdentityFields { organization: "anthropic-organization-id", workspace: "anthropic-workspace-id" },
+    identity: IdentityFields {
+        organization: "anthropic-organization-id",
+        workspace: "anthropic-workspace-id",
+    },
     session: Some("x-claude-code-session-id"),
     forwarded: ForwardRules {
         prefixes: &["anthropic-", "x-claude-code-"],
@@ -76,13 +79,13 @@ const ROUTES: &[RouteRow] = &[
         path: PathShape::Exact("/v1/models"),
         operation: OperationKind::ListModels,
     },
-    RouteRow {
-        methods: &["GET"],
-        path: PathShape::Under("/v1/models/"),
-        operation: OperationKind::GetModel,
-    },
+    RouteRow { methods: &["GET"], path: PathShape::Under("/v1/models/"), operation: OperationKind::GetModel },
     RouteRow { methods: &["GET", "HEAD"], path: PathShape::Exact("/"), operation: OperationKind::Root },
-    RouteRow { methods: &["GET", "HEAD"], path: PathShape::Exact("/api/hello"), operation: OperationKind::Root },
+    RouteRow {
+        methods: &["GET", "HEAD"],
+        path: PathShape::Exact("/api/hello"),
+        operation: OperationKind::Root,
+    },
 ];
 
 /// `wire/anthropic.md` §6.3 and §7.

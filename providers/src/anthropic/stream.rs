@@ -19,13 +19,17 @@ pub(super) fn event(rules: &Rules, event: &EventView<'_>) -> StreamEvent {
 
 fn of_name(rules: &Rules, name: &[u8], event: &EventView<'_>) -> StreamEvent {
     match name {
-        b"content_block_delta" | b"content_block_start" | b"content_block_stop" => StreamEvent::of(Phase::Content),
+        b"content_block_delta" | b"content_block_start" | b"content_block_stop" => {
+            StreamEvent::of(Phase::Content)
+        }
         b"message_start" => {
             let start = with_data(event, |data| usage_in(reading::member(data, "message")?));
             StreamEvent { usage: start, ..StreamEvent::HELD }
         }
         // The reply as a whole has ended: that is content too, also where it has no block.
-        b"message_delta" => StreamEvent { usage: with_data(event, usage_in), ..StreamEvent::of(Phase::Content) },
+        b"message_delta" => {
+            StreamEvent { usage: with_data(event, usage_in), ..StreamEvent::of(Phase::Content) }
+        }
         b"message_stop" => StreamEvent::of(Phase::End),
         b"ping" => StreamEvent::HELD,
         b"error" => {

@@ -28,7 +28,8 @@ pub(super) fn usage_request(body: &[u8], skim: &Skim<'_>) -> Option<Edit<'static
         return Some(Edit { span: options.clone(), with: br#"{"include_usage":true}"# });
     }
     let inside = options.start + 1;
-    let with: &[u8] = if holds_something(value) { br#""include_usage":true,"# } else { br#""include_usage":true"# };
+    let with: &[u8] =
+        if holds_something(value) { br#""include_usage":true,"# } else { br#""include_usage":true"# };
     Some(Edit { span: inside..inside, with })
 }
 
@@ -62,11 +63,15 @@ mod tests {
             ),
             (
                 "{ \"stream\" : true , \"model\" : \"m\" }\n",
-                Some("{ \"stream\" : true , \"model\" : \"m\" ,\"stream_options\":{\"include_usage\":true}}\n"),
+                Some(
+                    "{ \"stream\" : true , \"model\" : \"m\" ,\"stream_options\":{\"include_usage\":true}}\n",
+                ),
             ),
             (
                 r#"{"model":"m","stream_options":{"include_obfuscation":false},"stream":true}"#,
-                Some(r#"{"model":"m","stream_options":{"include_usage":true,"include_obfuscation":false},"stream":true}"#),
+                Some(
+                    r#"{"model":"m","stream_options":{"include_usage":true,"include_obfuscation":false},"stream":true}"#,
+                ),
             ),
             (
                 r#"{"model":"m","stream_options":{ },"stream":true}"#,

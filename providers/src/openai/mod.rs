@@ -87,14 +87,14 @@ const ROUTES: &[RouteRow] = &[
         operation: OperationKind::ListModels,
     },
     RouteRow { methods: &["GET"], path: PathShape::Exact("/models"), operation: OperationKind::ListModels },
-    RouteRow {
-        methods: &["GET"],
-        path: PathShape::Under("/v1/models/"),
-        operation: OperationKind::GetModel,
-    },
+    RouteRow { methods: &["GET"], path: PathShape::Under("/v1/models/"), operation: OperationKind::GetModel },
     RouteRow { methods: &["GET"], path: PathShape::Under("/models/"), operation: OperationKind::GetModel },
     RouteRow { methods: &["GET", "HEAD"], path: PathShape::Exact("/"), operation: OperationKind::Root },
-    RouteRow { methods: &["GET", "HEAD"], path: PathShape::Exact("/api/hello"), operation: OperationKind::Root },
+    RouteRow {
+        methods: &["GET", "HEAD"],
+        path: PathShape::Exact("/api/hello"),
+        operation: OperationKind::Root,
+    },
 ];
 
 /// `wire/openai.md` §7; wordings of compatible servers by `wire/compat.md` §5.
@@ -165,7 +165,11 @@ fn observed_limits(fields: &dyn Fields) -> ObservedLimits {
         ),
         input_tokens: None,
         output_tokens: None,
-        tokens: observed("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+        tokens: observed(
+            "x-ratelimit-limit-tokens",
+            "x-ratelimit-remaining-tokens",
+            "x-ratelimit-reset-tokens",
+        ),
     }
 }
 
