@@ -11,6 +11,9 @@ use crate::heads::{self, OwnFields, ReplyFraming};
 use crate::record::Record;
 use crate::relay::{Committed, Interrupted, Line};
 
+/// What a wait may exceed whole seconds by without costing the caller another one.
+const ROUNDING_MS: u32 = 10;
+
 /// Answers `fault` in the caller's dialect: with its status where nothing was committed, else in-band. `retry`
 /// hints become `retry-after` and `x-should-retry`, which all official clients obey.
 pub(crate) async fn answer(
@@ -140,8 +143,9 @@ fn retry_after(retry: Retry) -> Option<u64> {
 }
 
 fn seconds_up(wait: Duration) -> u64 {
-    let whole = wait.as_secs();
-    (if wait.subsec_nanos() > 0 { whole + 1 } else { whole }).max(1)
+    // Cells count in coarser steps than clocks: seven seconds and half a millisecond are seven seconds.
+    let over = wait.subsec_millis() >= ROUNDING_MS;
+    (wait.as_secs() + u64::from(over)).max(1)
 }
 
 /// What a person reads. Says who has to do what; never names a key, an account or an address.
@@ -187,7 +191,8 @@ mod tests {
     fn waits_are_rounded_up_to_whole_seconds() {
         assert_eq!(seconds_up(Duration::from_millis(1)), 1);
         assert_eq!(seconds_up(Duration::from_secs(5)), 5);
-        assert_eq!(seconds_up(Duration::from_millis(5_001)), 6);
+        assert_eq!(seconds_up(Duration::from_millis(5_009)), 5);
+        assert_eq!(seconds_up(Duration::from_millis(5_010)), 6);
         assert_eq!(seconds_up(Duration::ZERO), 1);
     }
 

@@ -155,7 +155,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         let facts = self.worker.facts();
         facts.connections.fetch_sub(1, Ordering::Relaxed);
-        facts.panics.store(tidegate_ring::panics(), Ordering::Relaxed);
+        if std::thread::panicking() {
+            facts.panics.fetch_add(1, Ordering::Relaxed);
+        }
         let waiting = {
             let mut slots = self.worker.slots.borrow_mut();
             slots.tasks[self.slot as usize] = None;
@@ -168,12 +170,11 @@ impl Drop for Place {
     }
 }
 
-/// Closes idle upstream connections that are past their time, and keeps the facts fresh.
+/// Closes idle upstream connections that are past their time.
 async fn housekeeping(worker: Rc<Worker>) {
     loop {
         tidegate_ring::sleep_until((worker.now() + Pools::SWEEP_INTERVAL).as_ns()).await;
         worker.pools.borrow_mut().sweep(worker.now());
-        worker.facts().panics.store(tidegate_ring::panics(), Ordering::Relaxed);
     }
 }
 
