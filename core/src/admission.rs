@@ -12,7 +12,7 @@
 //! **Who writes.** `full_at_ns`: workers, by compare-and-swap of one word ([`reserve`], settlement). `per_minute`,
 //! `revoked`, `count_cache_reads`: the control plane, by plain store. `in_flight`: workers, add and subtract.
 //!
-//! **Orderings.** All `Relaxed`. A decision reads `per_minute` once and then decides and acts in one
+//! **Orderings.** All `Relaxed` (a take is `Release` for the sake of [`crate::quota`] alone). A decision reads `per_minute` once and then decides and acts in one
 //! compare-and-swap of `full_at_ns`; nothing else is published through these words, so all that is needed is that
 //! the modifications of `full_at_ns` have one order, which every atomic has. A stale `per_minute` is the old
 //! configuration, for one call. A stale `full_at_ns` fails the exchange and is read again; a refusal from a stale

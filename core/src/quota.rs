@@ -8,11 +8,11 @@
 //! | --- | --- | --- |
 //! | gate | open, resting, probing, ramping; strikes ([`crate::health::Gate`]) | workers |
 //! | calls | in flight, cap after a ramp refusal | workers |
-//! | four dimensions | level, limit as configured and as learned, total reserved | workers; the control plane the configured limit |
+//! | four dimensions | level, limits configured and learned, total reserved | workers; configured: the control plane |
 //! | cold | whether a level is yet to be confirmed | workers and `absorb`, once, from true to false |
 //!
-//! All accesses are `Relaxed`: each word has one order of modifications, each decision is one compare-and-swap of
-//! one word, and nothing else is published through them. An admission takes the gate's ticket, a place in flight
+//! Accesses are `Relaxed`: each word has one order of modifications, and each decision is one compare-and-swap of
+//! one word. The exception is a level that a reply lowers (`dimension.rs`). An admission takes the gate's ticket, a place in flight
 //! and the levels in this fixed order, each exact by itself, and undoes what it took where a later one refuses; a
 //! call that races with a rest goes out as if it had come before it. The limit on requests is taken last and never
 //! undone, so the undo of another limit cannot let too many through.

@@ -12,13 +12,26 @@ pub(crate) use std::sync::atomic::Ordering;
 
 /// Replaces the word by what `next` makes of it, in one atomic step; `Err` with the word where `next` declines.
 ///
-/// `Relaxed` on purpose: every protocol of the cells decides from one word alone and publishes nothing beside it,
-/// so the modification order of that word is all that is needed.
-pub(crate) fn step<T>(word: &AtomicU64, mut next: impl FnMut(u64) -> Result<u64, T>) -> Result<u64, T> {
+/// `Relaxed` on purpose: the protocols of the cells decide from one word alone and publish nothing beside it, so
+/// the modification order of that word is all that is needed. [`step_releasing`] is for the one that needs more.
+pub(crate) fn step<T>(word: &AtomicU64, next: impl FnMut(u64) -> Result<u64, T>) -> Result<u64, T> {
+    step_as(word, Ordering::Relaxed, next)
+}
+
+/// As [`step`]; who then changes the word with `Acquire` sees what this thread wrote before.
+pub(crate) fn step_releasing<T>(word: &AtomicU64, next: impl FnMut(u64) -> Result<u64, T>) -> Result<u64, T> {
+    step_as(word, Ordering::Release, next)
+}
+
+fn step_as<T>(
+    word: &AtomicU64,
+    order: Ordering,
+    mut next: impl FnMut(u64) -> Result<u64, T>,
+) -> Result<u64, T> {
     let mut seen = word.load(Ordering::Relaxed);
     loop {
         let wanted = next(seen)?;
-        match word.compare_exchange_weak(seen, wanted, Ordering::Relaxed, Ordering::Relaxed) {
+        match word.compare_exchange_weak(seen, wanted, order, Ordering::Relaxed) {
             Ok(before) => return Ok(before),
             Err(newer) => seen = newer,
         }

@@ -32,7 +32,7 @@ impl Usage {
         self.input_tokens.is_some() || self.cache_write_tokens.is_some() || self.cache_read_tokens.is_some()
     }
 
-    /// Input that counts against an input limit: uncached input and cache writes (`wire/anthropic.md` §6.1).
+    /// Input that counts against an input limit: uncached input and cache writes (DESIGN §7).
     pub fn limited_input(&self) -> Tokens {
         self.input_tokens.unwrap_or(0).saturating_add(self.cache_write_tokens.unwrap_or(0))
     }

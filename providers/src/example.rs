@@ -3,18 +3,20 @@
 use crate::dialect::Dialect;
 use crate::{anthropic, openai};
 
+const MESSAGES: &str = r#""messages":[{"role":"user","content":"Hi"}]"#;
+
 /// A `curl` line that sends one small call of this dialect to `base_url`.
 pub fn curl_example(dialect: &Dialect, base_url: &str) -> String {
     if dialect.id == anthropic::DIALECT.id {
         return format!(
             "curl {base_url}/v1/messages -H 'anthropic-version: 2023-06-01' -H 'content-type: application/json' \\\n  \
-             -d '{{\"model\":\"claude-haiku-4-5\",\"max_tokens\":64,\"messages\":[{{\"role\":\"user\",\"content\":\"Hi\"}}]}}'"
+             -d '{{\"model\":\"claude-haiku-4-5\",\"max_tokens\":64,{MESSAGES}}}'"
         );
     }
     debug_assert_eq!(dialect.id, openai::DIALECT.id);
     format!(
         "curl {base_url}/v1/chat/completions -H 'content-type: application/json' \\\n  \
-         -d '{{\"model\":\"gpt-5-mini\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hi\"}}]}}'"
+         -d '{{\"model\":\"gpt-5-mini\",{MESSAGES}}}'"
     )
 }
 

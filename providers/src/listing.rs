@@ -67,6 +67,7 @@ mod tests {
         assert_eq!(page(Some(1000), None, None), (vec!["a", "b", "c", "d"], true));
         assert_eq!(page(Some(0), None, None), (vec!["a"], true));
         assert_eq!(page(None, Some("b"), None), (vec!["c", "d"], true));
+        assert_eq!(page(None, Some("c"), None), (vec!["d", "e"], false));
         assert_eq!(page(None, Some("d"), None), (vec!["e"], false));
         assert_eq!(page(None, Some("e"), None), (vec![], false));
         assert_eq!(page(None, Some("x"), None), (vec![], false));

@@ -49,6 +49,9 @@ pub(crate) fn contains(text: &str, needle: &str) -> bool {
 
 /// What follows the first `needle` in `text`.
 fn after<'a>(text: &'a str, needle: &str) -> Option<&'a str> {
+    if needle.is_empty() {
+        return Some(text);
+    }
     let found =
         text.as_bytes().windows(needle.len()).position(|it| it.eq_ignore_ascii_case(needle.as_bytes()))?;
     // The needle is ASCII, so its end is a character boundary.
@@ -228,6 +231,7 @@ mod tests {
             (b"", None),
             (b"soon", None),
             (b"inf", None),
+            (b"1e999", None),
             (b"NaN", None),
             (b"\xff\xfe", None),
             (b"99999999999999999999999999", Some(u128::from(u32::MAX) * 1000)),

@@ -3,7 +3,7 @@
 
 use crate::limits::REST_MAX;
 use crate::moment::{Moment, duration_ns};
-use crate::sync::{AtomicU64, Ordering, step};
+use crate::sync::{AtomicU64, Ordering, step, step_releasing};
 
 const MINUTE_NS: u64 = 60_000_000_000;
 
@@ -85,7 +85,7 @@ impl LimitCell {
     /// As [`LimitCell::try_take`], leaving at least `kept` units.
     pub(crate) fn take_above(&self, kept: u64, n: u64, now: Moment) -> Take {
         let Some(rate) = self.rate() else { return Take::Granted };
-        let taken = step(&self.full_at_ns, |full_at_ns| {
+        let taken = step_releasing(&self.full_at_ns, |full_at_ns| {
             let fits_from_ns = rate.fits_from_ns(full_at_ns, n, kept);
             if fits_from_ns > now.as_ns() {
                 return Err(Moment::from_ns(fits_from_ns));
@@ -118,12 +118,13 @@ impl LimitCell {
         let _ = step::<()>(&self.full_at_ns, |full_at_ns| Ok(rate.after(full_at_ns, n, now)));
     }
 
-    /// Lowers the level to `level` units (below zero is a debt). A lower one stays.
+    /// Lowers the level to `level` units (below zero is a debt). A lower one stays. Sees what others wrote before
+    /// the takes that this comes after.
     pub(crate) fn lower_to(&self, level: i64, now: Moment) {
         let Some(rate) = self.rate() else { return };
         let missing = i128::from(rate.per_minute) - i128::from(level);
         let missing = u64::try_from(missing.max(0)).unwrap_or(u64::MAX);
-        self.full_at_ns.fetch_max(rate.after(0, missing, now), Ordering::Relaxed);
+        self.full_at_ns.fetch_max(rate.after(0, missing, now), Ordering::Acquire);
     }
 
     /// Changes rate and capacity. The time until the bucket is full again stays, so a raise frees nothing at once.

@@ -1,3 +1,5 @@
+//! The table of DESIGN §5, row by row, against a made-up world.
+
 use std::collections::HashMap;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Who is chosen: shares, affinity, spills, cold quotas.
+
 use std::time::Duration;
 
 use super::*;

@@ -6,7 +6,8 @@
 //!
 //! | bits | meaning |
 //! | --- | --- |
-//! | 0..40 | resting, probing: the end of the rest or of the probe's lease, in ms, rounded up. Ramping: allowance (16 bits), then calls without a reply (16 bits) |
+//! | 0..40 | resting, probing: end of the rest or of the probe's lease, ms, rounded up |
+//! | 0..32 | ramping: allowance (16 bits), then calls without a reply (16 bits) |
 //! | 40..42 | the phase |
 //! | 42..46 | strikes: rests without a time since the last success, at most 15 |
 //! | 48..64 | generation: grows with each rest and each probe |

@@ -20,6 +20,9 @@ const KEPT_REQUEST_FROM: u64 = 50;
 /// A reply this old is no news of the moment it was asked for: what refilled beyond this counts.
 const PROMPT_REPLY_NS: u64 = 5_000_000_000;
 
+/// How often a level is lowered again for what others reserve meanwhile; the next reply does the rest.
+const LOWER_ROUNDS: usize = 8;
+
 /// No limit known; the value of `configured` and `learned` then.
 const UNKNOWN: u64 = LimitCell::NO_LIMIT;
 
@@ -29,6 +32,10 @@ const UNKNOWN: u64 = LimitCell::NO_LIMIT;
 /// the bucket. Two such writes at once may leave the older one standing, until the next reply or reload writes it
 /// again: a limit is late by one reply, never lost. `reserved` only grows but for the undo of a refused admission,
 /// so a difference of two readings is at least what went out between them.
+///
+/// A reservation adds to `reserved` and then takes from the bucket (`Release`). A reply reads `reserved`, lowers the
+/// bucket (`Acquire`) and reads `reserved` again, until it has not changed. So a reservation that the last reading
+/// missed takes from the bucket after it was lowered: it is deducted twice at worst, and never forgotten.
 #[derive(Debug)]
 pub(super) struct Dimension {
     bucket: LimitCell,
@@ -57,10 +64,12 @@ impl Dimension {
         born: Option<Moment>,
         now: Moment,
     ) -> Result<Option<u64>, Moment> {
+        if n == 0 {
+            return Ok(self.bucket.is_limited().then_some(0));
+        }
         let before = self.reserved.fetch_add(n, Ordering::Relaxed);
-        let limited = self.bucket.is_limited();
-        if !limited || n == 0 {
-            return Ok(limited.then_some(0));
+        if !self.bucket.is_limited() {
+            return Ok(None);
         }
         let trusted_from = self.trusted_from(before.saturating_add(n), born);
         let refused = if trusted_from > now {
@@ -82,7 +91,9 @@ impl Dimension {
 
     /// Undoes a reservation whose call is refused by another limit: as if it had never been.
     pub(super) fn undo(&self, n: u64, charged: Option<u64>) {
-        self.reserved.fetch_sub(n, Ordering::Relaxed);
+        if n > 0 {
+            self.reserved.fetch_sub(n, Ordering::Relaxed);
+        }
         self.give_back(charged.unwrap_or(0));
     }
 
@@ -144,15 +155,23 @@ impl Dimension {
         }
         self.renew_limit();
         let Some(remaining) = seen.remaining else { return false };
-        let level = i64::try_from(remaining).unwrap_or(i64::MAX);
+        let remaining = i64::try_from(remaining).unwrap_or(i64::MAX);
         let rounding = i64::try_from(seen.granularity / 2).unwrap_or(i64::MAX);
         let late_ns = now.as_ns().saturating_sub(sent_at.as_ns()).saturating_sub(PROMPT_REPLY_NS);
-        let since = self.reserved().saturating_sub(reserved_at_sent);
-        let since = since.saturating_sub(self.refilled_exact(late_ns));
-        let level = level.saturating_sub(i64::try_from(since).unwrap_or(i64::MAX));
-        // Within its rounding the statement agrees with the prediction and teaches nothing.
-        if self.bucket.remaining(now) > level.saturating_add(rounding) {
+        let refilled = self.refilled_exact(late_ns);
+        let mut reserved = self.reserved();
+        for _ in 0..LOWER_ROUNDS {
+            let since = reserved.saturating_sub(reserved_at_sent).saturating_sub(refilled);
+            let level = remaining.saturating_sub(i64::try_from(since).unwrap_or(i64::MAX));
+            // Within its rounding the statement agrees with the prediction and teaches nothing.
+            if self.bucket.remaining(now) <= level.saturating_add(rounding) {
+                break;
+            }
             self.bucket.lower_to(level.saturating_sub(rounding), now);
+            let reserved_before = std::mem::replace(&mut reserved, self.reserved());
+            if reserved == reserved_before {
+                break;
+            }
         }
         true
     }

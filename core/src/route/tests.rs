@@ -1,3 +1,5 @@
+//! Names to plans.
+
 use super::*;
 use crate::attempt::world::{DIALECT, OTHER_DIALECT, chain, provider};
 use crate::caller::digest;

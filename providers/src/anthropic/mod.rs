@@ -1,5 +1,5 @@
-//! Anthropic's Messages API (`wire/anthropic.md`): its data. What its streams hold is in [`stream`], what the
-//! gateway writes in its form in [`answers`].
+//! Anthropic's Messages API (`wire/anthropic.md`): its data. What its streams hold is in `stream`, what the
+//! gateway writes in its form in `answers`.
 
 mod answers;
 mod classes;

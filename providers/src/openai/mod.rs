@@ -1,6 +1,6 @@
 //! OpenAI's Chat Completions API (`wire/openai.md`) and the many servers that speak it: its data. What its streams
-//! hold is in [`stream`], what the gateway writes in its form in [`answers`], how it is asked for a stream's usage
-//! in [`edit`].
+//! hold is in `stream`, what the gateway writes in its form in `answers`, how it is asked for a stream's usage
+//! in `edit`.
 
 mod answers;
 mod classes;

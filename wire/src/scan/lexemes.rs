@@ -27,7 +27,8 @@ pub(crate) fn space_end(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Where the content of a string that begins at `at` (behind the opening quote) ends, which is at its closing quote, and
+/// Where the content of a string that begins at `at` (behind the opening quote) ends, which is at its closing
+/// quote, and
 /// whether there is an escape in it.
 #[inline]
 pub(crate) fn string_end(text: &[u8], mut at: usize) -> Result<(usize, bool), JsonError> {

@@ -138,7 +138,8 @@ fn wrong_types_are_refused() {
         assert_eq!(refusal(&format!("{{{member}}}")), Some(SkimErrorKind::WrongType(name)), "{member}");
     }
     let skim = read(
-        r#"{"stream":null,"max_tokens":null,"stream_options":{"include_usage":null},"metadata":"x","prompt_cache_key":7}"#,
+        r#"{"stream":null,"max_tokens":null,"stream_options":{"include_usage":null},
+            "metadata":"x","prompt_cache_key":7}"#,
     );
     assert_eq!((skim.stream, skim.max_tokens, skim.include_usage, skim.session), (None, None, None, None));
     assert_eq!(skim.include_usage_span.map(|span| span.len()), Some(4));
@@ -368,8 +369,10 @@ proptest! {
         let text = serde_json::to_vec(&object).expect("serializable");
         match skim(&text, LIMITS) {
             Ok(skim) => {
-                prop_assert_eq!((skim.max_tokens, skim.stream, skim.members), (Some(tokens), Some(stream), object.len()));
-                prop_assert_eq!(serde_json::from_slice::<String>(&text[skim.model_span.clone()]).expect("a string"), model);
+                let read = (skim.max_tokens, skim.stream, skim.members);
+                prop_assert_eq!(read, (Some(tokens), Some(stream), object.len()));
+                let spelled: String = serde_json::from_slice(&text[skim.model_span.clone()]).expect("a string");
+                prop_assert_eq!(spelled, model);
                 agrees_with_tree(&text, &skim)?;
             }
             Err(error) => prop_assert!(false, "{error}"),
@@ -384,7 +387,9 @@ proptest! {
     }
 
     #[test]
-    fn every_cut_of_a_valid_text_is_refused(object in proptest::collection::btree_map(any::<String>(), json_value(), 0..5)) {
+    fn every_cut_of_a_valid_text_is_refused(
+        object in proptest::collection::btree_map(any::<String>(), json_value(), 0..5),
+    ) {
         let text = serde_json::to_vec(&object).expect("serializable");
         for end in 0..text.len() {
             prop_assert!(skim(&text[..end], LIMITS).is_err());

@@ -175,7 +175,8 @@ fn an_event_is_written_so_that_it_reads_back() {
 fn stream_text() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         6 => proptest::sample::select(vec![
-            "data: a", "data:b", "data", "event: x", "event:", ": c", "id: 1", "\n", "\n\n", "\r", "\r\r", "\r\n", "\r\n\r\n",
+            "data: a", "data:b", "data", "event: x", "event:", ": c", "id: 1", "\n", "\n\n", "\r", "\r\r",
+            "\r\n", "\r\n\r\n",
             "\u{feff}", " ", ":", "\u{e9}\u{1f600}", "data: {\"k\":\"v\"}\n\n",
         ]).prop_map(|text| text.as_bytes().to_vec()),
         1 => proptest::collection::vec(any::<u8>(), 0..4),
