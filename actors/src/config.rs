@@ -1,0 +1,273 @@
+//! The configuration file: read, checked whole, and turned into a draft of a snapshot (DESIGN §8).
+//!
+//! Text becomes a tree with places, the tree becomes raw structs, and the check turns those into values in range or
+//! complaints, all of them at once. Nothing outside of this module sees a raw value. It never publishes anything:
+//! that is the configuration actor's.
+
+mod check;
+mod complaint;
+mod duration;
+mod field;
+mod raw;
+mod secrets;
+mod suggest;
+mod tree;
+mod url;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Deserialize as _;
+use tidegate_core::Secret;
+use tidegate_core::snapshot::Draft;
+
+use complaint::{Notes, Spot};
+use field::{Entries, Field};
+use raw::{RawConfig, RawKey, RawProvider};
+use secrets::{Host, Surroundings};
+use tree::{Node, Reader, Shape};
+
+pub use complaint::{Complaint, Complaints, Place, Severity};
+
+/// Bytes of a configuration file: 100,000 virtual keys with generous lines.
+const FILE_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// A configuration that may be used.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// What a snapshot is built from.
+    pub draft: Draft,
+    /// What needs a restart to change.
+    pub settings: Settings,
+    /// What works, but hardly as meant.
+    pub warnings: Vec<Complaint>,
+    text: Arc<str>,
+}
+
+/// What cannot change without a restart; a reload that changes it warns.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The data listener.
+    pub listen: SocketAddr,
+    /// The admin listener.
+    pub admin: AdminSettings,
+    /// The I/O driver asked for.
+    pub io: IoSetting,
+    /// Worker threads; `None` is as many as there are processors.
+    pub workers: Option<usize>,
+}
+
+/// The admin listener.
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    /// Its address.
+    pub listen: SocketAddr,
+    /// What the API asks for.
+    pub token: Option<Secret>,
+}
+
+/// The I/O driver asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoSetting {
+    /// io_uring where the host allows it, else epoll.
+    Auto,
+    /// epoll.
+    Epoll,
+    /// io_uring or nothing.
+    IoUring,
+}
+
+impl Checked {
+    /// The warnings with the lines they are about, for a terminal when `styled`; empty without warnings.
+    pub fn render_warnings(&self, styled: bool) -> String {
+        complaint::render(&self.warnings, &self.text, styled)
+    }
+
+    /// Takes another data listener than the file's, under the same rules.
+    pub fn listen_on(&mut self, listen: SocketAddr) -> Result<(), Complaints> {
+        let notes = Notes::new("--listen");
+        check::judge_listeners(
+            &notes,
+            (listen, Spot::default()),
+            (self.settings.admin.listen, Spot::default()),
+            self.draft.callers.is_empty(),
+        );
+        if notes.failed() {
+            return Err(Complaints::new(notes.into_list(), "".into()));
+        }
+        self.settings.listen = listen;
+        Ok(())
+    }
+}
+
+/// Reads and checks a file.
+pub fn check_file(path: &Path) -> Result<Checked, Complaints> {
+    let name = path.display().to_string();
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let text = read(path).map_err(|error| Complaints::of(format!("cannot read {name}: {error}")))?;
+    check(&name, &text, &Host::new(folder))
+}
+
+/// Checks a text; `name` stands where a file's would. Relative paths in it begin at the current folder.
+pub fn check_text(name: &str, text: &str) -> Result<Checked, Complaints> {
+    check(name, text, &Host::new(Path::new(".")))
+}
+
+/// The configuration without a file: a provider for each dialect whose own variable holds a key, loopback only.
+pub fn without_file() -> Result<Checked, Complaints> {
+    from_environment(&Host::new(Path::new(".")))
+}
+
+/// The JSON Schema of the file, for editors.
+pub fn schema() -> String {
+    let schema = schemars::schema_for!(RawConfig);
+    // A schema is a tree of strings and numbers, which always has a text.
+    serde_json::to_string_pretty(&schema).unwrap_or_default()
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    use std::io::Read as _;
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let mut content = Vec::new();
+    file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
+    if content.len() > FILE_BYTES_MAX {
+        return Err("the file is larger than 32 MiB".into());
+    }
+    String::from_utf8(content).map_err(|_| "the file is not UTF-8 text".into())
+}
+
+fn check(name: &str, text: &str, surroundings: &dyn Surroundings) -> Result<Checked, Complaints> {
+    let notes = Notes::new(name);
+    let tree = match tree::parse(text) {
+        Ok(tree) => tree,
+        Err((spot, message)) => {
+            notes.error(spot, format!("not acceptable YAML: {message}"), None);
+            return Err(Complaints::new(notes.into_list(), mask_lines(text).into()));
+        }
+    };
+    let masked: Arc<str> = mask(text, &tree).into();
+    let raw = match &tree.shape {
+        // An empty file is a configuration without anything; the check says what is missing.
+        Shape::Null => RawConfig::default(),
+        _ => {
+            let reader = Reader { node: &tree, notes: &notes };
+            RawConfig::deserialize(reader).unwrap_or_else(|mismatch| {
+                reader.note(mismatch);
+                RawConfig::default()
+            })
+        }
+    };
+    finish(notes, &raw, surroundings, masked)
+}
+
+fn from_environment(surroundings: &dyn Surroundings) -> Result<Checked, Complaints> {
+    let mut raw = RawConfig::default();
+    let mut providers = Vec::new();
+    let mut variables = Vec::new();
+    for dialect in tidegate_providers::ALL {
+        variables.push(dialect.key_env);
+        if surroundings.variable(dialect.key_env).is_none_or(|it| it.trim().is_empty()) {
+            continue;
+        }
+        let key = RawKey {
+            name: Field::Given("environment".into(), Spot::default()),
+            value: Field::Given(format!("${{env:{}}}", dialect.key_env), Spot::default()),
+            ..RawKey::default()
+        };
+        let keys = Field::Given(vec![Field::Given(key, Spot::default())], Spot::default());
+        let provider = Field::Given(RawProvider { keys, ..RawProvider::default() }, Spot::default());
+        providers.push((dialect.kind.to_owned(), Spot::default(), provider));
+    }
+    if providers.is_empty() {
+        let variables = variables.join(", ");
+        return Err(Complaints::of(format!("there is no configuration file, and none of {variables} is set")));
+    }
+    raw.providers = Field::Given(Entries(providers), Spot::default());
+    finish(Notes::new("environment"), &raw, surroundings, "".into())
+}
+
+fn finish(
+    notes: Notes,
+    raw: &RawConfig,
+    surroundings: &dyn Surroundings,
+    text: Arc<str>,
+) -> Result<Checked, Complaints> {
+    let (draft, settings) = check::check(raw, &notes, surroundings);
+    match settings.filter(|_| !notes.failed()) {
+        Some(settings) => Ok(Checked { draft, settings, warnings: notes.into_list(), text }),
+        None => Err(Complaints::new(notes.into_list(), text)),
+    }
+}
+
+/// Fields whose value is a secret.
+const SECRET_FIELDS: [&str; 3] = ["value", "key", "token"];
+
+/// The text with every literal secret in it as stars of the same length, so that snippets keep their columns.
+fn mask(text: &str, tree: &Node) -> String {
+    let mut secrets: HashMap<u32, Vec<u32>> = HashMap::new();
+    collect_secrets(tree, false, &mut secrets);
+    let mask_line = |(at, line): (usize, &str)| match secrets.get(&(at as u32 + 1)) {
+        None => line.to_owned(),
+        Some(columns) => columns.iter().fold(line.to_owned(), |line, column| mask_from(&line, *column as usize)),
+    };
+    text.lines().enumerate().map(mask_line).collect::<Vec<String>>().join("\n")
+}
+
+/// Stars in place of the scalar that begins at a column counted from one; of the rest of the line where quotes are
+/// escaped in it or it is a block.
+fn mask_from(line: &str, column: usize) -> String {
+    let start = line.char_indices().nth(column.saturating_sub(1)).map_or(line.len(), |(at, _)| at);
+    let (before, rest) = line.split_at(start);
+    let inner = rest.get(1..).unwrap_or_default();
+    let end = match rest.chars().next() {
+        Some(quote @ ('"' | '\'')) if !rest.contains('\\') => inner.find(quote).map_or(rest.len(), |at| at + 2),
+        Some('"' | '\'' | '|' | '>' | '&' | '!') => rest.len(),
+        _ => rest.find([',', '}', ']', ' ', '#']).unwrap_or(rest.len()),
+    };
+    let stars = "*".repeat(rest[..end].chars().count());
+    format!("{before}{stars}{}", &rest[end..])
+}
+
+/// Lines and columns at which literal secrets stand. A scalar of several lines counts at each of them.
+fn collect_secrets(node: &Node, secret: bool, out: &mut HashMap<u32, Vec<u32>>) {
+    match &node.shape {
+        Shape::Map(map) => {
+            for (key, value) in map {
+                let named = matches!(&key.shape, Shape::Text(name) if SECRET_FIELDS.contains(&name.as_str()));
+                collect_secrets(value, named, out);
+            }
+        }
+        Shape::List(list) => list.iter().for_each(|it| collect_secrets(it, false, out)),
+        Shape::Text(text) if secret && !text.starts_with("${") => {
+            out.entry(node.spot.line).or_default().push(node.spot.column);
+            let further = text.matches('\n').count() as u32 + 1;
+            if further > 1 {
+                (1..=further).for_each(|it| out.entry(node.spot.line + it).or_default().push(1));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The same for a text that could not be read: what follows the name of a secret in its line.
+fn mask_lines(text: &str) -> String {
+    let mask_line = |line: &str| {
+        let starts = SECRET_FIELDS.iter().filter_map(|name| {
+            let at = line.find(&format!("{name}:")).or_else(|| line.find(&format!("{name}\"")))?;
+            Some(at + name.len() + 1)
+        });
+        match starts.min() {
+            Some(at) => {
+                let stars = line[at..].chars().map(|it| if it.is_whitespace() { it } else { '*' });
+                line[..at].chars().chain(stars).collect()
+            }
+            None => line.to_owned(),
+        }
+    };
+    text.lines().map(mask_line).collect::<Vec<String>>().join("\n")
+}

@@ -1,0 +1,262 @@
+//! From raw values to values in range, or complaints: the whole file in one run, however much of it is wrong.
+//!
+//! One file a section; this one holds what they share, the top level, and the rules that join sections.
+
+mod callers;
+mod keys;
+mod limits;
+mod models;
+mod providers;
+mod timeouts;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use tidegate_core::Secret;
+use tidegate_core::limits::VIRTUAL_KEY_CHARS_MIN;
+use tidegate_core::snapshot::Draft;
+
+use super::complaint::{Notes, Spot};
+use super::field::Field;
+use super::raw::{RawConfig, RawIo};
+use super::secrets::{Surroundings, resolve};
+use super::{AdminSettings, IoSetting, Settings};
+
+/// Where callers are served unless the file says otherwise.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4000);
+/// Where operators and probes are served unless the file says otherwise.
+const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4001);
+/// More workers than any host has processors are a slip of the hand.
+const WORKERS_MAX: u64 = 1_024;
+/// Bytes of a name that the operator chooses.
+const NAME_BYTES_MAX: usize = 128;
+/// Further request headers that may be forwarded.
+const FORWARD_HEADERS_MAX: usize = 64;
+/// Request headers that no configuration forwards: credentials, and what belongs to one connection or message.
+const NEVER_FORWARDED: [&str; 18] = [
+    "accept-encoding",
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "cookie",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "x-api-key",
+];
+
+/// What a section's check needs beside its raw values.
+pub(super) struct Check<'a> {
+    notes: &'a Notes,
+    surroundings: &'a dyn Surroundings,
+}
+
+/// Checks the whole file. Without settings, or with errors noted, the result must not be used.
+pub(super) fn check(
+    raw: &RawConfig,
+    notes: &Notes,
+    surroundings: &dyn Surroundings,
+) -> (Draft, Option<Settings>) {
+    let check = Check { notes, surroundings };
+    let providers = check.providers(raw);
+    let models = check.models(raw, &providers);
+    let callers = check.callers(raw, &providers);
+    let draft = Draft {
+        providers,
+        models,
+        callers,
+        models_only: raw.models_only.value().copied().unwrap_or(false),
+        expose_routing: raw.expose_routing.value().copied().unwrap_or(false),
+        decompress: check.decompress(&raw.decompress),
+        forward_headers: check.forward_headers(&raw.forward_headers),
+    };
+    let open = raw.virtual_keys.value().is_none_or(Vec::is_empty);
+    let settings = check.settings(raw, open);
+    (draft, settings)
+}
+
+impl Check<'_> {
+    fn settings(&self, raw: &RawConfig, open: bool) -> Option<Settings> {
+        let listen = self.address(&raw.listen, LISTEN);
+        let admin = raw.admin.value();
+        let admin_listen = match admin {
+            Some(admin) => self.address(&admin.listen, ADMIN_LISTEN),
+            None => Some((ADMIN_LISTEN, Spot::default())),
+        };
+        let token = admin.and_then(|it| self.token(&it.token));
+        let workers = self.workers(&raw.workers);
+        let (listen, admin_listen) = listen.zip(admin_listen)?;
+        judge_listeners(self.notes, listen, admin_listen, open);
+        let has_token = admin.is_some_and(|it| !it.token.is_absent());
+        if !admin_listen.0.ip().is_loopback() && !has_token {
+            let hint = "set `admin.token` if it is wanted there; /livez, /readyz and /metrics answer without";
+            self.notes.warning(admin_listen.1, "the admin API is off on this address", hint.to_owned());
+        }
+        let io = match raw.io.value() {
+            Some(RawIo::Auto) | None => IoSetting::Auto,
+            Some(RawIo::IoUring) => IoSetting::IoUring,
+            Some(RawIo::Epoll) => IoSetting::Epoll,
+        };
+        let admin = AdminSettings { listen: admin_listen.0, token };
+        Some(Settings { listen: listen.0, admin, io, workers })
+    }
+
+    fn token(&self, field: &Field<String>) -> Option<Secret> {
+        let (token, spot) = self.secret(field, "the admin token")?;
+        if token.chars().count() < VIRTUAL_KEY_CHARS_MIN {
+            let message = format!("the admin token is shorter than {VIRTUAL_KEY_CHARS_MIN} characters");
+            self.notes.warning(spot, message, "use a long random one".to_owned());
+        }
+        Some(Secret::new(token))
+    }
+
+    fn address(&self, field: &Field<String>, default: SocketAddr) -> Option<(SocketAddr, Spot)> {
+        if field.is_absent() {
+            return Some((default, Spot::default()));
+        }
+        let (text, spot) = self.text(field)?;
+        let numeric = match text.strip_prefix("localhost:") {
+            Some(port) => format!("127.0.0.1:{port}"),
+            None => text.clone(),
+        };
+        match numeric.parse() {
+            Ok(address) => Some((address, spot)),
+            Err(_) => {
+                let hint = format!("for example {default}");
+                self.notes.error(spot, format!("`{text}` is not an address with a port"), hint);
+                None
+            }
+        }
+    }
+
+    fn workers(&self, field: &Field<u64>) -> Option<usize> {
+        let (&workers, spot) = field.given()?;
+        if !(1..=WORKERS_MAX).contains(&workers) {
+            self.notes.error(spot, format!("workers must be from 1 to {WORKERS_MAX}"), None);
+        }
+        Some(workers as usize)
+    }
+
+    fn decompress(&self, field: &Field<bool>) -> bool {
+        if let Some((true, spot)) = field.given() {
+            let hint = "leave it out; coded request bodies are answered with 415".to_owned();
+            self.notes.error(spot, "decoding request bodies is not supported", hint);
+        }
+        false
+    }
+
+    fn forward_headers(&self, field: &Field<Vec<Field<String>>>) -> Vec<String> {
+        let Some((list, spot)) = field.given() else { return Vec::new() };
+        if list.len() > FORWARD_HEADERS_MAX {
+            self.notes.error(spot, format!("more than {FORWARD_HEADERS_MAX} headers"), None);
+        }
+        let mut names: Vec<String> = Vec::with_capacity(list.len());
+        for (name, spot) in list.iter().filter_map(Field::given) {
+            let lower = name.to_ascii_lowercase();
+            let token = |it: u8| it.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&it);
+            if lower.is_empty() || lower.len() > NAME_BYTES_MAX || !lower.bytes().all(token) {
+                self.notes.error(spot, format!("`{}` is not a header name", name.escape_debug()), None);
+            } else if NEVER_FORWARDED.contains(&lower.as_str()) {
+                let message = format!("`{lower}` is never forwarded: it belongs to the caller's own connection");
+                self.notes.error(spot, message, None);
+            } else if names.contains(&lower) {
+                self.notes.error(spot, format!("`{lower}` is given twice"), None);
+            } else {
+                names.push(lower);
+            }
+        }
+        names
+    }
+
+    /// A text with its references replaced.
+    fn text(&self, field: &Field<String>) -> Option<(String, Spot)> {
+        self.resolved(field).map(|(text, _, spot)| (text, spot))
+    }
+
+    fn resolved(&self, field: &Field<String>) -> Option<(String, bool, Spot)> {
+        let (value, spot) = field.given()?;
+        match resolve(value, self.surroundings) {
+            Ok(resolved) => Some((resolved.text, resolved.literal, spot)),
+            Err(error) => {
+                self.notes.error(spot, error.message, error.hint);
+                None
+            }
+        }
+    }
+
+    /// A secret that can stand in a header. Warns of one that stands in the file itself.
+    fn secret(&self, field: &Field<String>, what: &str) -> Option<(String, Spot)> {
+        let (text, literal, spot) = self.resolved(field)?;
+        if text.is_empty() {
+            self.notes.error(spot, format!("{what} is empty"), None);
+            return None;
+        }
+        if text.len() > tidegate_core::limits::CREDENTIAL_BYTES_MAX || !text.bytes().all(|it| it.is_ascii_graphic()) {
+            let hint = "visible ASCII without spaces, at most 1024 characters".to_owned();
+            self.notes.error(spot, format!("{what} cannot be sent in a header"), hint);
+            return None;
+        }
+        if literal {
+            let hint = "use `${env:NAME}` or `${file:/path}`".to_owned();
+            self.notes.warning(spot, format!("{what} stands in the file itself"), hint);
+        }
+        Some((text, spot))
+    }
+
+    /// A name that the operator chose, where it may be one. `owner` is what misses it.
+    fn name(&self, field: &Field<String>, what: &str, owner: Spot) -> Option<(String, Spot)> {
+        match field {
+            Field::Absent => {
+                self.notes.error(owner, format!("{what} has no `name`"), None);
+                None
+            }
+            Field::Broken(_) => None,
+            Field::Given(name, spot) => self.name_fits(name, *spot).then(|| (name.clone(), *spot)),
+        }
+    }
+
+    fn name_fits(&self, name: &str, spot: Spot) -> bool {
+        let fits = !name.is_empty()
+            && name.len() <= NAME_BYTES_MAX
+            && name.trim() == name
+            && !name.chars().any(char::is_control);
+        if !fits {
+            let hint = format!("1 to {NAME_BYTES_MAX} bytes without control characters or spaces around");
+            self.notes.error(spot, format!("`{}` cannot be a name", name.escape_debug()), hint);
+        }
+        fits
+    }
+
+    /// Complains once where there are more of something than the gateway can hold.
+    fn bounded(&self, count: usize, max: usize, what: &str, spot: Spot) {
+        if count > max {
+            self.notes.error(spot, format!("{count} {what} are more than the {max} that are possible"), None);
+        }
+    }
+}
+
+/// The rules that bind the two listeners and the virtual keys (`open`: there are none).
+pub(super) fn judge_listeners(
+    notes: &Notes,
+    (listen, spot): (SocketAddr, Spot),
+    (admin, admin_spot): (SocketAddr, Spot),
+    open: bool,
+) {
+    if open && !listen.ip().is_loopback() {
+        let hint = "add `virtual_keys`, or listen on 127.0.0.1".to_owned();
+        notes.error(spot, format!("anyone who reaches {listen} could spend the keys: it is open to others"), hint);
+    }
+    let same_host =
+        listen.ip() == admin.ip() || listen.ip().is_unspecified() || admin.ip().is_unspecified();
+    if listen.port() != 0 && listen.port() == admin.port() && same_host {
+        notes.error(admin_spot.max(spot), format!("`listen` and `admin.listen` are both port {}", listen.port()), None);
+    }
+}

@@ -1,0 +1,154 @@
+//! Metrics that are read off the cells and the board when a scrape asks: nothing is counted here.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use tidegate_core::health::{KeyState, RouteGate};
+
+use crate::board::Board;
+use crate::metrics::Labels;
+use crate::status;
+
+type Whole = Gauge<i64, AtomicI64>;
+type Real = Gauge<f64, AtomicU64>;
+
+/// Series of one gauge; the cells beyond are not shown. 1,000 accounts of five classes in use.
+const SERIES_MAX: usize = 5_000;
+
+/// Appends all gauges as text.
+pub(crate) fn write(board: &Board, out: &mut String) -> std::fmt::Result {
+    let mut registry = Registry::with_prefix("tidegate");
+    of_process(board, &mut registry);
+    of_accounts(board, &mut registry);
+    of_routes(board, &mut registry);
+    prometheus_client::encoding::text::encode_registry(out, &registry)
+}
+
+/// A gauge with one series for each set of label values, up to [`SERIES_MAX`] of them.
+struct Panel<const N: usize, G> {
+    family: Family<Labels<N>, G>,
+    room: usize,
+}
+
+impl<const N: usize, G: Default + Clone> Panel<N, G> {
+    fn new() -> Panel<N, G> {
+        Panel { family: Family::default(), room: SERIES_MAX }
+    }
+
+    /// The gauge of these labels, which are new. One that is not shown where there is no room.
+    fn of(&mut self, labels: Labels<N>) -> G {
+        if self.room == 0 {
+            return G::default();
+        }
+        self.room -= 1;
+        self.family.get_or_create_owned(&labels)
+    }
+}
+
+fn of_process(board: &Board, r: &mut Registry) {
+    let workers = &board.workers;
+    let whole = |value: u64| {
+        let gauge = Whole::default();
+        gauge.set(value.try_into().unwrap_or(i64::MAX));
+        gauge
+    };
+    let driver = [("driver", workers.driver().to_owned()), ("reason", workers.reason().to_owned())];
+    r.register("driver", "The I/O driver in use and why", Info::new(driver.to_vec()));
+    r.register("workers", "Workers there should be", whole(workers.count() as u64));
+    r.register("workers_alive", "Workers that run", whole(workers.alive() as u64));
+    r.register("worker_panics", "Panics caught since the start", whole(workers.panics()));
+    r.register("connections_open", "Client connections open now", whole(workers.connections_open()));
+    r.register("slots", "Client connections possible", whole(workers.slots()));
+    r.register("ready", "1 while new work should be sent here", whole(u64::from(status::readiness(board).is_ok())));
+    r.register("revision", "Revision of the configuration in force", whole(board.snapshot.load().revision));
+    let refused = board.refused.load().is_some();
+    r.register("configuration_refused", "1 while a newer configuration is refused", whole(u64::from(refused)));
+    let restarts = board.restarts.load(Ordering::Relaxed);
+    r.register("actor_restarts", "Actors restarted since the start", whole(restarts));
+    let mut lost: Panel<1, Whole> = Panel::new();
+    for (place, count) in status::reports_lost(board) {
+        lost.of([("at", place.to_owned())]).set(count.try_into().unwrap_or(i64::MAX));
+    }
+    r.register("reports_dropped", "Reports lost since the start, by where", lost.family);
+}
+
+fn of_accounts(board: &Board, r: &mut Registry) {
+    let snapshot = board.snapshot.load_full();
+    let now = board.now();
+    let mut resting: Panel<3, Real> = Panel::new();
+    let mut in_flight: Panel<3, Whole> = Panel::new();
+    let mut limits: Panel<4, Whole> = Panel::new();
+    let mut levels: Panel<4, Whole> = Panel::new();
+    let mut learned: Panel<4, Whole> = Panel::new();
+    let mut keys: Panel<4, Whole> = Panel::new();
+    let mut spent: Panel<2, Whole> = Panel::new();
+    for account in &snapshot.accounts {
+        let provider = snapshot.provider(account.provider);
+        let (provider_name, name) = (provider.name.to_string(), account.name.to_string());
+        let labels = [("provider", provider_name.clone()), ("account", name.clone())];
+        spent.of(labels).set(i64::from(account.cell.spent_since().is_some()));
+        for key in account.keys.iter().map(|it| snapshot.key(*it)) {
+            for state in [KeyState::Suspect, KeyState::Out] {
+                let labels = [
+                    ("provider", provider_name.clone()),
+                    ("account", name.clone()),
+                    ("key", key.name.to_string()),
+                    ("state", status::key_code(state).to_owned()),
+                ];
+                keys.of(labels).set(i64::from(key.cell.state() == state));
+            }
+        }
+        for (class, quota) in provider.classes.iter().zip(&account.quotas) {
+            let view = quota.view(now);
+            let of = [("provider", provider_name.clone()), ("account", name.clone()), ("class", class.name.to_string())];
+            if let Some(until) = view.resting_until {
+                resting.of(of.clone()).set(until.since(now).as_secs_f64());
+            }
+            if view.in_flight > 0 {
+                in_flight.of(of.clone()).set(view.in_flight.into());
+            }
+            for (dimension, it) in status::dimensions(&view) {
+                let [a, b, c] = of.clone();
+                let labels = [a, b, c, ("dimension", dimension.to_owned())];
+                let capped = |it: u64| it.try_into().unwrap_or(i64::MAX);
+                let panels =
+                    [(&mut limits, it.limit.map(capped)), (&mut learned, it.learned.map(capped)), (&mut levels, it.level)];
+                for (panel, value) in panels.into_iter().filter_map(|(panel, value)| Some((panel, value?))) {
+                    panel.of(labels.clone()).set(value);
+                }
+            }
+        }
+    }
+    r.register("quota_resting_seconds", "How long a resting quota still rests", resting.family);
+    r.register("quota_in_flight", "Calls of a quota in flight", in_flight.family);
+    r.register("quota_limit", "Limit of a quota per minute, as in force", limits.family);
+    r.register("quota_limit_learned", "Limit of a quota per minute, as replies stated it", learned.family);
+    r.register("quota_level", "Predicted room of a quota, below zero in debt", levels.family);
+    r.register("key_state", "1 for a key that is suspect or out", keys.family);
+    r.register("account_spent", "1 for an account whose spend cap or credit is used up", spent.family);
+}
+
+fn of_routes(board: &Board, r: &mut Registry) {
+    let snapshot = board.snapshot.load_full();
+    let now = board.now();
+    let mut closed: Panel<3, Whole> = Panel::new();
+    for provider in &snapshot.providers {
+        for route in &provider.routes {
+            if let RouteGate::Closed { overloaded, .. } = route.cell.gate(now) {
+                let why = if overloaded { "overloaded" } else { "failing" };
+                let labels =
+                    [("provider", provider.name.to_string()), ("route", route.name.to_string()), ("why", why.to_owned())];
+                closed.of(labels).set(1);
+            }
+        }
+    }
+    r.register("route_closed", "1 for a route that backs off", closed.family);
+    let mut first: Panel<1, Whole> = Panel::new();
+    for model in snapshot.models.iter().filter(|it| it.chain.len() > 1) {
+        first.of([("model", model.name.to_string())]).set(model.cell.first() as i64);
+    }
+    r.register("chain_first", "Position of the target that goes first in a chain", first.family);
+}

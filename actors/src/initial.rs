@@ -1,0 +1,20 @@
+//! What a process needs before its first worker starts: the first snapshot, and a call to show a person. Decides
+//! nothing that a reload would decide otherwise.
+
+use std::sync::Arc;
+
+use tidegate_core::{Moment, Snapshot};
+
+use crate::config::Checked;
+
+/// The first snapshot of a checked configuration.
+pub fn initial_snapshot(checked: &Checked, now: Moment) -> Arc<Snapshot> {
+    Arc::new(Snapshot::build(checked.draft.clone(), None, now))
+}
+
+/// A `curl` line for each provider of the configuration that speaks another dialect than those before it.
+pub fn curl_examples(checked: &Checked, base_url: &str) -> Vec<String> {
+    let mut dialects: Vec<_> = checked.draft.providers.iter().map(|it| it.dialect).collect();
+    dialects.dedup();
+    dialects.into_iter().map(|id| tidegate_providers::curl_example(tidegate_providers::dialect(id), base_url)).collect()
+}

@@ -1,0 +1,43 @@
+//! The control plane: configuration, the supervision tree, slow verdicts, exports, admin.
+//!
+//! Everything here runs on tokio in one thread beside the data plane and never touches a socket that callers use.
+//! It publishes [`Snapshot`](tidegate_core::Snapshot)s, reads [`Report`](tidegate_core::Report)s, and writes those
+//! cells that carry slow verdicts: a key usable or out, the order of a chain, addresses. The data plane never waits
+//! for it; with every actor dead the last verdicts stand.
+
+#![forbid(unsafe_code)]
+
+mod admin;
+mod board;
+mod chain;
+mod clock;
+pub mod config;
+mod door;
+mod exporter;
+mod gauges;
+mod initial;
+mod key;
+mod metrics;
+mod names;
+mod probe;
+mod pump;
+mod quota;
+mod reach;
+mod reload;
+mod resolver;
+mod root;
+mod status;
+#[cfg(test)]
+mod testbed;
+mod totals;
+
+pub use board::{ConfigOrigin, WorkerFacts};
+pub use config::{
+    AdminSettings, Checked, Complaint, Complaints, IoSetting, Place, Settings, Severity, check_file, check_text, schema,
+    without_file,
+};
+pub use initial::{curl_examples, initial_snapshot};
+pub use reach::{Ground, allows, ground};
+pub use resolver::resolve_all;
+pub use root::{ControlPlane, StartError, Wiring, start};
+pub use totals::{AccountTotals, Totals};

@@ -1,0 +1,177 @@
+//! What the tests of this crate share: a board with a small configuration, workers that are numbers, and reports.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rtrb::{Producer, RingBuffer};
+use tidegate_core::report::{AttemptReport, CallEnd, CallReport, Report};
+use tidegate_core::snapshot::{AccountId, ClassId, KeyId, ProviderId, RouteId};
+use tidegate_core::{Moment, Snapshot, Usage, Verdict};
+
+use crate::board::{Board, BoardParts, ConfigOrigin, Loaded, WorkerFacts};
+use crate::config::{Checked, check_text};
+use crate::root::Wiring;
+
+/// Two accounts of one provider, one of another, and a chain over both.
+pub(crate) const CONFIG: &str = r#"
+listen: 127.0.0.1:0
+admin: { listen: 127.0.0.1:0 }
+providers:
+  anthropic:
+    base_url: http://127.0.0.1:9
+    keys:
+      - { name: a, value: secret-canary-a, limits: { rpm: 1000 } }
+      - { name: b, value: secret-canary-b }
+  far:
+    kind: anthropic
+    base_url: http://127.0.0.1:9
+    keys:
+      - { name: c, value: secret-canary-c }
+models:
+  both: { chain: [anthropic/claude-sonnet-5-5, far/claude-sonnet-5-5] }
+"#;
+
+/// Workers that are numbers.
+#[derive(Default)]
+pub(crate) struct Workers {
+    pub(crate) draining: AtomicBool,
+}
+
+impl WorkerFacts for Workers {
+    fn driver(&self) -> &str {
+        "epoll"
+    }
+    fn reason(&self) -> &str {
+        "a test"
+    }
+    fn count(&self) -> usize {
+        2
+    }
+    fn alive(&self) -> usize {
+        2
+    }
+    fn connections_open(&self) -> u64 {
+        3
+    }
+    fn slots(&self) -> u64 {
+        100
+    }
+    fn panics(&self) -> u64 {
+        0
+    }
+    fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// What stands where the data plane would.
+#[derive(Default)]
+pub(crate) struct Plane {
+    pub(crate) published: AtomicUsize,
+    pub(crate) refuses: AtomicBool,
+}
+
+/// A board without actors.
+pub(crate) struct Bench {
+    pub(crate) board: Arc<Board>,
+}
+
+pub(crate) fn checked(text: &str) -> Checked {
+    check_text("test.yaml", text).unwrap_or_else(|it| panic!("{it}"))
+}
+
+/// A clock that starts a minute in, so that nothing is cold, and follows tokio's (which tests may pause).
+pub(crate) fn clock() -> Arc<dyn Fn() -> Moment + Send + Sync> {
+    let start = tokio::time::Instant::now();
+    Arc::new(move || Moment::ZERO + Duration::from_secs(60) + start.elapsed())
+}
+
+/// Must not be called inside a runtime with paused time before that is paused.
+pub(crate) fn bench() -> Bench {
+    let checked = checked(CONFIG);
+    let initial = Arc::new(Snapshot::build(checked.draft.clone(), None, Moment::ZERO));
+    let board = Board::new(BoardParts {
+        origin: ConfigOrigin::Fixed,
+        publish: Box::new(|_| Ok(())),
+        workers: Arc::new(Workers::default()),
+        now: Arc::new(|| Moment::ZERO + Duration::from_secs(60)),
+        dropped: Vec::new(),
+        rings: Vec::new(),
+        initial,
+        loaded: Loaded { checked, digest: None },
+        admin_listener: TcpListener::bind("127.0.0.1:0").expect("a port"),
+    });
+    Bench { board: Arc::new(board) }
+}
+
+/// Everything that a control plane needs, and the other ends of it.
+pub(crate) struct Parts {
+    pub(crate) wiring: Wiring,
+    pub(crate) plane: Arc<Plane>,
+    pub(crate) workers: Arc<Workers>,
+    pub(crate) ring: Producer<Report>,
+    pub(crate) snapshot: Arc<Snapshot>,
+}
+
+pub(crate) fn parts(text: &str, config: ConfigOrigin, ring_size: usize) -> Parts {
+    let checked = checked(text);
+    let initial = Arc::new(Snapshot::build(checked.draft.clone(), None, Moment::ZERO));
+    let (ring, consumer) = RingBuffer::new(ring_size);
+    let plane = Arc::new(Plane::default());
+    let workers = Arc::new(Workers::default());
+    let taker = plane.clone();
+    let publish = move |_: Arc<Snapshot>| {
+        if taker.refuses.load(Ordering::Relaxed) {
+            return Err("the data plane refuses".to_owned());
+        }
+        taker.published.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    };
+    let wiring = Wiring {
+        config,
+        checked,
+        initial: initial.clone(),
+        publish: Box::new(publish),
+        reports: vec![consumer],
+        dropped: vec![Arc::new(AtomicU64::new(0))],
+        workers: workers.clone(),
+        now: clock(),
+    };
+    Parts { wiring, plane, workers, ring, snapshot: initial }
+}
+
+pub(crate) fn attempt_report(revision: u64, verdict: Verdict) -> AttemptReport {
+    AttemptReport {
+        revision,
+        provider: ProviderId(0),
+        account: AccountId(0),
+        key: KeyId(0),
+        class: ClassId(0),
+        route: RouteId(0),
+        verdict,
+        status: 200,
+        number: 0,
+        elapsed: Duration::from_millis(20),
+    }
+}
+
+pub(crate) fn call_report(revision: u64) -> CallReport {
+    CallReport {
+        revision,
+        caller: None,
+        provider: Some(ProviderId(0)),
+        account: Some((AccountId(0), ClassId(0))),
+        end: CallEnd::Complete,
+        status: 200,
+        streamed: true,
+        attempts: 1,
+        spilled: false,
+        usage: Usage { input_tokens: Some(10), output_tokens: Some(5), ..Usage::default() },
+        usage_estimated: false,
+        elapsed: Duration::from_millis(700),
+        first_content: Some(Duration::from_millis(80)),
+        overhead: Duration::from_micros(40),
+    }
+}
