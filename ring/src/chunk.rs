@@ -1,7 +1,7 @@
 //! Received bytes on loan: a buffer of the ring, or of the worker's pool. Decides nothing; dropping a chunk gives its
 //! buffer back.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -116,21 +116,29 @@ pub(crate) struct VecPool {
     buffer_bytes: usize,
     keep: usize,
     free: RefCell<Vec<Vec<u8>>>,
+    lent: Cell<usize>,
 }
 
 impl VecPool {
     /// A pool of `buffer_bytes` buffers that keeps at most `keep` unused ones.
     pub(crate) fn new(buffer_bytes: usize, keep: usize) -> Rc<VecPool> {
-        Rc::new(VecPool { buffer_bytes, keep, free: RefCell::new(Vec::new()) })
+        Rc::new(VecPool { buffer_bytes, keep, free: RefCell::new(Vec::new()), lent: Cell::new(0) })
     }
 
     /// A buffer of full length. Its content is whatever the last user left.
     pub(crate) fn take(&self) -> Vec<u8> {
+        self.lent.set(self.lent.get() + 1);
         self.free.borrow_mut().pop().unwrap_or_else(|| vec![0; self.buffer_bytes])
+    }
+
+    /// How many buffers are out.
+    pub(crate) fn lent(&self) -> usize {
+        self.lent.get()
     }
 
     /// Takes a buffer back. One of another size is dropped.
     pub(crate) fn give_back(&self, buffer: Vec<u8>) {
+        self.lent.set(self.lent.get() - 1);
         let mut free = self.free.borrow_mut();
         if free.len() < self.keep && buffer.len() == self.buffer_bytes {
             free.push(buffer);

@@ -41,7 +41,11 @@ impl Conn {
     ///
     /// # Panics
     /// Outside of a worker.
-    pub async fn connect_tls(addr: SocketAddr, tls: &ClientTls, name: &ServerName) -> Result<Conn, ConnectError> {
+    pub async fn connect_tls(
+        addr: SocketAddr,
+        tls: &ClientTls,
+        name: &ServerName,
+    ) -> Result<Conn, ConnectError> {
         let plain = Plain::connect(addr).await?;
         TlsConn::connect(plain, tls, name).await.map(Conn::tls)
     }

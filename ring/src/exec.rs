@@ -153,6 +153,20 @@ struct Remote {
 }
 
 impl Remote {
+    fn new(bell: Bell) -> Remote {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        #[expect(clippy::disallowed_types, reason = "see the field")]
+        let queue = Mutex::new(VecDeque::new());
+        Remote {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            queue,
+            pending: AtomicBool::new(false),
+            sleeping: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            bell,
+        }
+    }
+
     fn push(&self, runnable: Runnable) {
         if self.closed.load(Ordering::SeqCst) {
             // The worker dropped every future before it closed this door, so nothing of value is in here; but
@@ -189,18 +203,10 @@ pub(crate) struct Executor {
 
 impl Executor {
     pub(crate) fn new(bell: Bell) -> Executor {
-        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         Executor {
             ready: RefCell::new(VecDeque::new()),
             live: Rc::new(RefCell::new(Slab::new())),
-            remote: Arc::new(Remote {
-                id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-                queue: Mutex::new(VecDeque::new()),
-                pending: AtomicBool::new(false),
-                sleeping: AtomicBool::new(false),
-                closed: AtomicBool::new(false),
-                bell,
-            }),
+            remote: Arc::new(Remote::new(bell)),
             parked: RefCell::new(None),
             panics: Cell::new(0),
             closing: Cell::new(false),
@@ -216,8 +222,10 @@ impl Executor {
         let schedule = move |runnable: Runnable| {
             let mut runnable = Some(runnable);
             let _ = worker::try_with(|worker| {
-                if worker.exec.remote.id == remote.id {
-                    runnable.take().map(|runnable| worker.exec.push(runnable));
+                if worker.exec.remote.id == remote.id
+                    && let Some(runnable) = runnable.take()
+                {
+                    worker.exec.push(runnable);
                 }
             });
             if let Some(runnable) = runnable {
@@ -377,10 +385,23 @@ impl<F: Future> Future for Contained<F> {
         }
         let payload = outcome.err().unwrap_or_else(|| Box::new("unreachable"));
         worker::try_with(|worker| worker.exec.count_panic());
+        self.drop_inner();
+        Poll::Ready(Err(Panicked(payload)))
+    }
+}
+
+impl<F> Contained<F> {
+    fn drop_inner(&mut self) {
         let inner = self.inner.take();
         if catch_unwind(AssertUnwindSafe(|| drop(inner))).is_err() {
             worker::try_with(|worker| worker.exec.count_panic());
         }
-        Poll::Ready(Err(Panicked(payload)))
+    }
+}
+
+impl<F> Drop for Contained<F> {
+    /// A panic in a destructor of the future is caught here too: a task that is dropped by its queue may not unwind.
+    fn drop(&mut self) {
+        self.drop_inner();
     }
 }

@@ -35,4 +35,4 @@ pub use options::RingOptions;
 pub use select::{Driver, IoChoice, ProbeRefusal, ProbeStage, Selection, select};
 pub use signal::{Signal, Trigger, signal};
 pub use timer::{Either, Elapsed, Sleep, deadline, race, sleep_until, yield_now};
-pub use worker::{panics, random_u64, run, spawn};
+pub use worker::{Counts, counts, panics, random_u64, run, spawn};

@@ -43,7 +43,9 @@ impl Plain {
             worker::Arm::Uring(uring) => {
                 UringConn::connect(addr, Rc::clone(uring)).await.map(Plain::from_uring)
             }
-            worker::Arm::Epoll(pool) => EpollConn::connect(addr, Rc::clone(pool)).await.map(Plain::from_epoll),
+            worker::Arm::Epoll(pool) => {
+                EpollConn::connect(addr, Rc::clone(pool)).await.map(Plain::from_epoll)
+            }
             #[cfg(feature = "sim")]
             worker::Arm::Sim(world) => SimConn::connect(Rc::clone(world), addr).await.map(Plain::from_sim),
         }
@@ -104,7 +106,7 @@ impl Plain {
 
     pub(crate) fn shutdown_write(&self) {
         match &self.arm {
-            Arm::Uring(conn) => conn.with_socket(|fd| socket::shutdown_write(fd)),
+            Arm::Uring(conn) => conn.with_socket(socket::shutdown_write),
             Arm::Epoll(conn) => socket::shutdown_write(conn.socket()),
             #[cfg(feature = "sim")]
             Arm::Sim(conn) => conn.shutdown_write(),
@@ -113,7 +115,7 @@ impl Plain {
 
     pub(crate) fn abort(&self) {
         match &self.arm {
-            Arm::Uring(conn) => conn.with_socket(|fd| socket::reset_on_close(fd)),
+            Arm::Uring(conn) => conn.with_socket(socket::reset_on_close),
             Arm::Epoll(conn) => socket::reset_on_close(conn.socket()),
             #[cfg(feature = "sim")]
             Arm::Sim(conn) => conn.abort(),
@@ -122,7 +124,7 @@ impl Plain {
 
     pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
         match &self.arm {
-            Arm::Uring(conn) => conn.with_socket(|fd| socket::peer_addr(fd)),
+            Arm::Uring(conn) => conn.with_socket(socket::peer_addr),
             Arm::Epoll(conn) => socket::peer_addr(conn.socket()),
             #[cfg(feature = "sim")]
             Arm::Sim(conn) => conn.peer_addr(),

@@ -20,7 +20,7 @@
 //!     let conn = Conn::connect(addr).await.expect("connected");
 //!     assert!(!conn.recv().await.expect("received").is_empty());
 //! });
-//! assert_eq!(sim.run_until(1_000_000_000), Outcome::Finished);
+//! assert_eq!(sim.run_until(sim.now_ns() + 1_000_000_000), Outcome::Finished);
 //! ```
 
 mod conn;
@@ -109,7 +109,10 @@ impl Sim {
 
     /// Adds a worker. `main` is called on it, at its first turn; when its future completes the worker ends, and all
     /// its tasks are dropped, as on the real arms.
-    pub fn worker<F: Future<Output = ()> + 'static>(&mut self, main: impl FnOnce() -> F + 'static) -> WorkerId {
+    pub fn worker<F: Future<Output = ()> + 'static>(
+        &mut self,
+        main: impl FnOnce() -> F + 'static,
+    ) -> WorkerId {
         let clock = Rc::new(Cell::new(self.world.now_ns()));
         let virtual_clock = Clock::Virtual { now_ns: Rc::clone(&clock), wall_start_ms: WALL_START_MS };
         let seed = self.world.random().next();
@@ -145,7 +148,8 @@ impl Sim {
 
     /// Panics caught in tasks of all workers so far. (One of a main future is passed on by [`Sim::step`].)
     pub fn panics(&self) -> u64 {
-        let of = |member: &Member| member.panics_before + member.worker.as_ref().map_or(0, |it| it.exec.panics());
+        let of =
+            |member: &Member| member.panics_before + member.worker.as_ref().map_or(0, |it| it.exec.panics());
         self.members.iter().map(of).sum()
     }
 
@@ -234,8 +238,14 @@ impl Sim {
         }
         let ready = worker.exec.ready();
         if ready > 0 {
-            let nth = if random.chance(IN_ORDER_PER_MILLE) { None } else { Some(random.below(ready as u64) as usize) };
-            world.trace().record(1, [world.now_ns(), index as u64, (ready as u64) << 32 | nth.unwrap_or(0) as u64]);
+            let nth = if random.chance(IN_ORDER_PER_MILLE) {
+                None
+            } else {
+                Some(random.below(ready as u64) as usize)
+            };
+            world
+                .trace()
+                .record(1, [world.now_ns(), index as u64, (ready as u64) << 32 | nth.unwrap_or(0) as u64]);
             match nth {
                 Some(nth) => worker.exec.run_nth(nth),
                 None => drop(worker.exec.run(1)),

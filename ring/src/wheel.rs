@@ -129,13 +129,15 @@ impl Wheel {
                 continue;
             }
             let shift = SLOT_BITS * index as u32;
-            let here = ((self.tick >> shift) % SLOTS as u64) as u32;
-            let ahead = level.occupied.rotate_right(here).trailing_zeros();
-            let slot = (here + ahead) as usize % SLOTS;
+            // The slot that we are in comes last: of the lower levels it is empty, and in the highest it holds what is due
+            // in the next round.
+            let after = ((self.tick >> shift) + 1) % SLOTS as u64;
+            let ahead = level.occupied.rotate_right(after as u32).trailing_zeros();
+            let slot = (after as usize + ahead as usize) % SLOTS;
             let block = (self.tick >> (shift + SLOT_BITS)) << (shift + SLOT_BITS);
             let tick = block + ((slot as u64) << shift);
-            // Only the last level wraps: its slots behind us belong to the next round.
-            let round = if tick < self.tick { SPAN_TICKS } else { 0 };
+            // Only the highest level wraps.
+            let round = if tick <= self.tick { SPAN_TICKS } else { 0 };
             return Some((index, slot, tick + round));
         }
         None

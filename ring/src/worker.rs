@@ -176,6 +176,33 @@ pub fn spawn(future: impl Future<Output = ()> + 'static) -> Task {
     Task::new(current().exec.spawn(future))
 }
 
+/// Figures of one worker's receiving side, for metrics and for tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Receive buffers that are out at this moment: with a reader, or received and unread.
+    pub buffers_lent: usize,
+    /// Receives that met an empty buffer ring, since the start. Always zero on epoll.
+    pub recv_starved: u64,
+    /// Chunks copied out of their buffer, since the start: their connection had used its credit, or buffers ran low. Always
+    /// zero on epoll.
+    pub recv_copied: u64,
+    /// Receives stopped because their connection had its whole credit outstanding, since the start. Always zero on epoll.
+    pub recv_paused: u64,
+}
+
+/// Figures of this worker's receiving side.
+///
+/// # Panics
+/// Outside of a worker.
+pub fn counts() -> Counts {
+    match &current().arm {
+        Arm::Uring(uring) => uring.counts(),
+        Arm::Epoll(pool) => Counts { buffers_lent: pool.lent(), ..Counts::default() },
+        #[cfg(feature = "sim")]
+        Arm::Sim(_) => Counts::default(),
+    }
+}
+
 /// How many tasks of this worker have panicked since it started.
 ///
 /// # Panics

@@ -9,8 +9,8 @@ use std::rc::Rc;
 
 use tidegate_ring::sim::{Faults, Outcome, Sim};
 use tidegate_ring::{
-    Conn, Elapsed, Listener, deadline, fresh_now_ns, now_ns, panics, random_u64, sleep_until, spawn, wall_ms,
-    yield_now,
+    Chunk, Conn, Elapsed, Listener, deadline, fresh_now_ns, now_ns, panics, random_u64, sleep_until, spawn,
+    wall_ms, yield_now,
 };
 
 const MS: u64 = 1_000_000;
@@ -162,13 +162,13 @@ fn the_seed_decides_everything() {
     assert_eq!(digests.len(), 50);
 }
 
-/// Runs a server's and a client's side of one connection in each of 50 seeds, on two workers.
+/// Runs a server's and a client's side of one connection in each of 20 seeds, on two workers.
 fn on_a_connection<S, C>(server: fn(Conn) -> S, client: fn(Conn) -> C)
 where
     S: Future<Output = ()> + 'static,
     C: Future<Output = ()> + 'static,
 {
-    for seed in 0..50 {
+    for seed in 0..20 {
         let mut sim = Sim::new(seed);
         sim.worker(async move || {
             let listener = Listener::bind(addr(1, 80)).expect("bound");
@@ -349,11 +349,13 @@ fn a_storm_of_drops_leaves_nothing_behind() {
                         while let Ok(chunk) = conn.recv().await
                             && !chunk.is_empty()
                         {
-                            held.push(chunk);
+                            let own = [chunk[0]; 8 * 1024];
+                            assert!(*chunk == own[..chunk.len()], "a foreign byte");
                             assert!(
-                                held.iter().flat_map(|it| it.iter()).all(|byte| *byte == held[0][0]),
-                                "foreign"
+                                held.first().is_none_or(|first: &Chunk| first[0] == chunk[0]),
+                                "a foreign chunk"
                             );
+                            held.push(chunk);
                             held.truncate(2);
                         }
                     })
@@ -369,6 +371,9 @@ fn a_storm_of_drops_leaves_nothing_behind() {
         }
         sim.set_faults(Faults::NONE);
         for _ in 0..200_000 {
+            if sim.open_connections() == 0 {
+                break;
+            }
             sim.step();
         }
         assert_eq!(sim.open_connections(), 0, "seed {seed}");
@@ -592,6 +597,86 @@ fn addresses_are_told_to_both_sides() {
         assert!(accepted.peer_addr().is_some_and(|peer| peer.ip().is_loopback()));
     });
     assert_eq!(sim.run_until(HOUR), Outcome::Finished);
+}
+
+#[test]
+fn a_signal_reaches_every_worker() {
+    let mut sim = Sim::new(4);
+    let (trigger, signal) = tidegate_ring::signal();
+    for _ in 0..3 {
+        let signal = signal.clone();
+        sim.worker(async move || {
+            assert!(!signal.fired());
+            signal.wait().await;
+            assert!(now_ns() >= SECOND);
+        });
+    }
+    assert_eq!(sim.run_until(5 * SECOND), Outcome::Stuck);
+    sim.worker(async move || {
+        sleep_until(now_ns() + SECOND).await;
+        trigger.fire();
+    });
+    assert_eq!(sim.run_until(HOUR), Outcome::Finished);
+}
+
+#[test]
+fn a_connection_moves_from_one_worker_to_another() {
+    for seed in 0..20 {
+        let mut sim = Sim::new(seed);
+        let moving = Rc::new(RefCell::new(Vec::new()));
+        let given = Rc::clone(&moving);
+        sim.worker(async move || {
+            let listener = Listener::bind(addr(1, 80)).expect("bound");
+            for _ in 0..2 {
+                let conn = listener.accept().await.expect("accepted");
+                given.borrow_mut().push(conn.release().expect("released"));
+            }
+        });
+        sim.worker(async move || {
+            while moving.borrow().len() < 2 {
+                sleep_until(now_ns() + MS).await;
+            }
+            let forgotten = moving.borrow_mut().pop();
+            drop(forgotten);
+            let fd = moving.borrow_mut().pop().expect("the first");
+            let conn = Conn::adopt(fd).expect("adopted");
+            assert!(conn.peer_addr().is_some());
+            assert_eq!(read_to_end(&conn).await.expect("all of it"), b"hello");
+        });
+        sim.worker(async move || {
+            for _ in 0..2 {
+                let conn = connect(addr(1, 80)).await;
+                spawn(async move {
+                    conn.send(&[b"hello"]).await.expect("sent");
+                    conn.shutdown_write();
+                    drop(conn.recv().await);
+                })
+                .detach();
+            }
+            sleep_until(now_ns() + SECOND).await;
+        });
+        assert_eq!(sim.run_until(HOUR), Outcome::Finished, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_stopped_worker_closes_its_connections() {
+    let mut sim = Sim::new(4);
+    let server = sim.worker(async || {
+        let listener = Listener::bind(addr(1, 80)).expect("bound");
+        let _conn = listener.accept().await.expect("accepted");
+        std::future::pending().await
+    });
+    let client = sim.worker(async || {
+        let conn = connect(addr(1, 80)).await;
+        assert!(conn.recv().await.expect("FIN").is_empty());
+    });
+    assert_eq!(sim.run_until(10 * SECOND), Outcome::Stuck);
+    assert_eq!(sim.open_connections(), 1);
+    sim.stop(server);
+    assert!(sim.is_finished(server) && !sim.is_finished(client));
+    assert_eq!(sim.run_until(HOUR), Outcome::Finished);
+    assert_eq!(sim.open_connections(), 0);
 }
 
 #[test]

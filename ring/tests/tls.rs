@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::Poll;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tidegate_ring::tls::{ClientTls, ConnectError, Roots, ServerName, ServerTls, TlsCheck, TlsSetupError};
 use tidegate_ring::{
-    Conn, Driver, IoChoice, Listener, RingOptions, deadline, fault, now_ns, race, run, select, sleep_until, spawn,
+    Conn, Driver, IoChoice, Listener, RingOptions, deadline, fault, now_ns, race, run, select, sleep_until,
+    spawn,
 };
 
 const MS: u64 = 1_000_000;
@@ -46,9 +47,14 @@ struct Authority {
 
 impl Authority {
     fn new() -> Authority {
+        Authority::named("ours")
+    }
+
+    fn named(named: &str) -> Authority {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, named);
         let pem = params.self_signed(&key).expect("signed").pem();
         Authority { issuer: Issuer::new(params, key), pem }
     }
@@ -142,7 +148,8 @@ async fn verdict(client: ClientTls, server: ServerTls, host: &str) -> ConnectErr
         let conn = listener.accept().await.expect("accepted");
         assert!(Conn::accept_tls(conn, &server).await.is_err(), "the server took a client that refused it");
     });
-    let refused = Conn::connect_tls(addr, &client, &name(host)).await.err().expect("a peer that must be refused");
+    let refused =
+        Conn::connect_tls(addr, &client, &name(host)).await.err().expect("a peer that must be refused");
     serving.await.expect("the server does not panic");
     refused
 }
@@ -250,8 +257,10 @@ fn a_certificate_for_another_name_is_refused() {
 #[test]
 fn a_certificate_of_an_unknown_authority_is_refused() {
     on_every_arm(|| async {
-        let (ours, theirs) = (Authority::new(), Authority::new());
+        let (ours, theirs) = (Authority::new(), Authority::named("theirs"));
         refused_as(TlsCheck::UnknownIssuer, ours.client(), theirs.server(), "api.test").await;
+        // One that only calls itself by our authority's name.
+        refused_as(TlsCheck::Other, ours.client(), Authority::new().server(), "api.test").await;
         let alone = rcgen::generate_simple_self_signed(["api.test".to_owned()]).expect("a certificate");
         let alone = ServerTls::new(alone.cert.pem().as_bytes(), alone.signing_key.serialize_pem().as_bytes());
         refused_as(TlsCheck::UnknownIssuer, ours.client(), alone.expect("an identity"), "api.test").await;
@@ -274,10 +283,13 @@ fn a_server_that_ends_in_the_handshake_is_told_from_one_that_resets() {
                     while !conn.recv().await.expect("the rest of the hello").is_empty() {}
                 }
             });
-            let error = Conn::connect_tls(addr, &client, &name("api.test")).await.err().expect("no handshake");
+            let error =
+                Conn::connect_tls(addr, &client, &name("api.test")).await.err().expect("no handshake");
             match error {
                 ConnectError::Tls { check, .. } => assert!(!reset && check == TlsCheck::Truncated),
-                ConnectError::Io(error) => assert!(reset && error.kind() == ErrorKind::ConnectionReset, "{error}"),
+                ConnectError::Io(error) => {
+                    assert!(reset && error.kind() == ErrorKind::ConnectionReset, "{error}")
+                }
             }
             ending.await.expect("no panic");
         }
@@ -394,7 +406,7 @@ fn a_changed_byte_ends_the_connection_and_is_never_read() {
                     && server.send(&[&chunk]).await.is_ok()
                 {}
             };
-            drop(race(changing, copying).await);
+            let _ = race(changing, copying).await;
         })
         .detach();
         let sent = text(300_000, 4);
@@ -404,7 +416,8 @@ fn a_changed_byte_ends_the_connection_and_is_never_read() {
             let conn = conn.expect("a client");
             drop(conn.send(&[&body]).await);
         });
-        let conn = Conn::connect_tls(middle_addr, &authority.client(), &name("api.test")).await.expect("connected");
+        let conn =
+            Conn::connect_tls(middle_addr, &authority.client(), &name("api.test")).await.expect("connected");
         let (got, error) = read_to_end(&conn).await;
         assert_eq!(error, Some(ErrorKind::InvalidData));
         assert!(sent.starts_with(&got) && (60_000..100_000).contains(&got.len()), "{} bytes", got.len());
@@ -558,4 +571,59 @@ fn certificates_are_judged_by_the_workers_clock() {
         refused_as(TlsCheck::Expired, authority.client(), short, "api.test").await;
     });
     assert_eq!(sim.run_until(u64::MAX), tidegate_ring::sim::Outcome::Finished);
+}
+
+/// Whatever the network does, a reply that ends without an error is whole, and no wrong byte is ever read.
+#[cfg(feature = "sim")]
+#[test]
+fn on_a_bad_network_an_end_without_error_means_all_of_it() {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use tidegate_ring::random_u64;
+
+    let (whole, cut) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    for seed in 0..100 {
+        let mut sim = tidegate_ring::sim::Sim::new(seed);
+        sim.set_faults(tidegate_ring::sim::Faults { reset: 500, ..tidegate_ring::sim::Faults::HARSH });
+        let (whole, cut) = (Rc::clone(&whole), Rc::clone(&cut));
+        sim.worker(async move || {
+            let authority = Authority::new();
+            let (listener, addr) = listen();
+            let server_tls = authority.server();
+            let sent = text(100_000, seed as usize);
+            let body = sent.clone();
+            spawn(async move {
+                loop {
+                    let Ok(conn) = listener.accept().await else { continue };
+                    let Ok(conn) = Conn::accept_tls(conn, &server_tls).await else { continue };
+                    // One reply in three ends halfway, by a FIN and no reset: dropped as by a crash of the peer.
+                    let part = if random_u64().is_multiple_of(3) { body.len() / 2 } else { body.len() };
+                    if conn.send(&[&body[..part]]).await.is_ok() && part == body.len() {
+                        conn.shutdown_write();
+                        let _ = deadline(now_ns() + PATIENCE_NS, conn.recv()).await;
+                    }
+                }
+            })
+            .detach();
+            let (client_tls, host) = (authority.client(), name("api.test"));
+            for _ in 0..3 {
+                let connecting = Conn::connect_tls(addr, &client_tls, &host);
+                let Ok(Ok(conn)) = deadline(now_ns() + PATIENCE_NS, connecting).await else { continue };
+                let Ok((got, error)) = deadline(now_ns() + 10 * PATIENCE_NS, read_to_end(&conn)).await else {
+                    continue;
+                };
+                assert!(sent.starts_with(&got), "a wrong byte with seed {seed}");
+                assert!(
+                    error.is_some() || got.len() == sent.len(),
+                    "a cut taken for the end with seed {seed}"
+                );
+                let count = if error.is_none() { &whole } else { &cut };
+                count.set(count.get() + 1);
+            }
+        });
+        assert_eq!(sim.run_until(u64::MAX), tidegate_ring::sim::Outcome::Finished, "seed {seed}");
+        assert_eq!(sim.panics(), 0, "seed {seed}");
+    }
+    assert!(whole.get() > 30 && cut.get() > 30, "{} whole, {} cut", whole.get(), cut.get());
 }

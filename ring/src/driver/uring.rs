@@ -29,7 +29,7 @@ use self::machine::Machine;
 use self::sys::{Buffers, RBuf, Ring};
 use crate::exec::{self, Bell, POLLS_PER_TURN, Panicked};
 use crate::options::RingOptions;
-use crate::worker::{self, Arm, Teardown, Worker};
+use crate::worker::{self, Arm, Counts, Teardown, Worker};
 
 /// Waits of `close` for the kernel to hand back what it holds, each of `CLOSE_WAIT_MS`. A cancel takes microseconds.
 const CLOSE_ROUNDS: usize = 50;
@@ -91,6 +91,17 @@ impl Uring {
         machine.watch_bell(bell.as_raw_fd());
         let (machine, ring) = (RefCell::new(machine), RefCell::new(Some(ring)));
         Ok(Rc::new(Uring { machine, ring, buffers, bell }))
+    }
+
+    /// Figures of this ring.
+    pub(crate) fn counts(&self) -> Counts {
+        let tally = self.machine.borrow().tally;
+        Counts {
+            buffers_lent: self.buffers.lent(),
+            recv_starved: tally.starved,
+            recv_copied: tally.copied,
+            recv_paused: tally.paused,
+        }
     }
 
     /// Asks the machine something. Wakers that are left over are woken or dropped after it is released: that may run code

@@ -47,7 +47,11 @@ impl SimConn {
 
     fn new(side: OwnedSide, peer: SocketAddr) -> SimConn {
         let lent_max = side.world.lent_chunks_max();
-        SimConn { side, peer, credit: Rc::new(Credit { left: Cell::new(lent_max), waiting: RefCell::new(None) }) }
+        SimConn {
+            side,
+            peer,
+            credit: Rc::new(Credit { left: Cell::new(lent_max), waiting: RefCell::new(None) }),
+        }
     }
 
     pub(crate) async fn recv(&self) -> io::Result<Lent> {
@@ -75,8 +79,8 @@ impl SimConn {
         for slice in slices {
             let mut rest = *slice;
             while !rest.is_empty() {
-                let sent =
-                    poll_fn(|cx| world.with_net(|net| net.poll_write(*link, *side, rest, cx.waker()))).await?;
+                let sent = poll_fn(|cx| world.with_net(|net| net.poll_write(*link, *side, rest, cx.waker())))
+                    .await?;
                 rest = &rest[sent..];
             }
         }
@@ -113,7 +117,9 @@ impl SimConn {
 
     pub(crate) fn adopt(token: &OwnedFd, world: Rc<World>) -> io::Result<SimConn> {
         let released = world.released().borrow_mut().remove(&token.as_raw_fd());
-        released.map(|(side, peer)| SimConn::new(side, peer)).ok_or_else(|| io::ErrorKind::InvalidInput.into())
+        released
+            .map(|(side, peer)| SimConn::new(side, peer))
+            .ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
 
     pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {

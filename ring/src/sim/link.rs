@@ -88,7 +88,13 @@ impl Packet {
 }
 
 impl Link {
-    pub(super) fn new(from: SocketAddr, to: SocketAddr, now_ns: u64, random: &Random, faults: &Faults) -> Link {
+    pub(super) fn new(
+        from: SocketAddr,
+        to: SocketAddr,
+        now_ns: u64,
+        random: &Random,
+        faults: &Faults,
+    ) -> Link {
         let struck = |per_mille| random.chance(per_mille).then(|| random.length(1 << 20) as u64);
         Link {
             phase: Phase::Connecting,

@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use super::conn::OwnedSide;
 use super::faults::Faults;
@@ -82,7 +82,8 @@ impl World {
     /// Until when a worker stands still after its turn: mostly until now.
     pub(super) fn pause_until_ns(&self) -> u64 {
         let faults = self.faults.get();
-        let pause_ns = if self.random.chance(faults.pause) { self.random.below(faults.pause_max_ns) } else { 0 };
+        let pause_ns =
+            if self.random.chance(faults.pause) { self.random.below(faults.pause_max_ns) } else { 0 };
         self.now_ns() + pause_ns
     }
 
@@ -106,11 +107,11 @@ impl World {
         self.with_net(|net| net.deliver(&self.trace));
     }
 
-    /// Now and then lets the other tasks go first.
+    /// Now and then lets the other tasks go first; not under a waker that wakes nobody, which is a look and no wait.
     pub(super) async fn give_way(&self) {
         let mut wanted = self.random.chance(GIVE_WAY_PER_MILLE);
         poll_fn(|cx| {
-            if std::mem::take(&mut wanted) {
+            if std::mem::take(&mut wanted) && !cx.waker().will_wake(Waker::noop()) {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }

@@ -109,7 +109,8 @@ impl ServerTls {
     /// [`TlsSetupError::BadChain`] and [`TlsSetupError::BadKey`].
     pub fn new(chain_pem: &[u8], key_pem: &[u8]) -> Result<ServerTls, TlsSetupError> {
         let chain = certificates(chain_pem).map_err(TlsSetupError::BadChain)?;
-        let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|error| TlsSetupError::BadKey(error.to_string()))?;
+        let key = PrivateKeyDer::from_pem_slice(key_pem)
+            .map_err(|error| TlsSetupError::BadKey(error.to_string()))?;
         let mut config = ServerConfig::builder_with_details(provider(), Arc::new(WorkerClock))
             .with_safe_default_protocol_versions()
             .map_err(|error| TlsSetupError::Crypto(error.to_string()))?
@@ -184,7 +185,11 @@ fn root_store(roots: &Roots<'_>) -> Result<RootCertStore, TlsSetupError> {
         store.add_parsable_certificates(native.certs);
         if store.is_empty() && matches!(roots, Roots::Native) {
             let why = native.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            return Err(TlsSetupError::NoNativeRoots(if why.is_empty() { "none found".to_owned() } else { why }));
+            return Err(TlsSetupError::NoNativeRoots(if why.is_empty() {
+                "none found".to_owned()
+            } else {
+                why
+            }));
         }
     }
     if let Roots::NativeAnd { ca_pem } | Roots::Only { ca_pem } = roots {

@@ -25,7 +25,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn client(config: &Arc<ClientConfig>, name: ServerName<'static>) -> Result<Session, rustls::Error> {
+    pub(super) fn client(
+        config: &Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<Session, rustls::Error> {
         Ok(Session::new(ClientConnection::new(Arc::clone(config), name)?.into()))
     }
 
@@ -167,16 +170,29 @@ impl<'a> Rest<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::{ClientTls, Roots, ServerTls};
+    use crate::tls::{ClientTls, Roots, ServerTls, TlsCheck};
+    use rustls::HandshakeKind;
 
     fn pair() -> (Session, Session) {
+        let (client, server) = settings();
+        pair_of(&client, &server)
+    }
+
+    fn pair_of(client: &ClientTls, server: &ServerTls) -> (Session, Session) {
+        let name = ServerName::try_from("peer.test").expect("a name");
+        (
+            Session::client(client.config(), name).expect("a client"),
+            Session::server(server.config()).expect("a server"),
+        )
+    }
+
+    fn settings() -> (ClientTls, ServerTls) {
         let issued = rcgen::generate_simple_self_signed(["peer.test".to_owned()]).expect("a certificate");
         let certificate = issued.cert.pem();
         let client = ClientTls::new(&Roots::Only { ca_pem: certificate.as_bytes() }).expect("roots");
         let server = ServerTls::new(certificate.as_bytes(), issued.signing_key.serialize_pem().as_bytes())
             .expect("an identity");
-        let name = ServerName::try_from("peer.test").expect("a name");
-        (Session::client(client.config(), name).expect("a client"), Session::server(server.config()).expect("a server"))
+        (client, server)
     }
 
     /// Moves what `from` wants to say to `to` in pieces of `piece` bytes; the plaintext that came out.
@@ -197,6 +213,13 @@ mod tests {
         assert!(!client.is_handshaking() && !server.is_handshaking());
     }
 
+    fn say(from: &mut Session, to: &mut Session, words: &[u8]) {
+        let (mut records, mut plaintext) = (Vec::new(), Vec::new());
+        from.seal(&mut Rest::new(&[words]), &mut records).expect("sealing");
+        to.absorb(&records, &mut plaintext).expect("opening");
+        assert_eq!(plaintext, words);
+    }
+
     #[test]
     fn every_way_to_cut_the_wire_gives_the_same_plaintext() {
         for piece in [1, 2, 5, 23, 1000, 4096, 16 * 1024, 70_000] {
@@ -215,6 +238,41 @@ mod tests {
                 server.absorb(part, &mut plaintext).expect("opening");
             }
             assert_eq!(plaintext, slices.concat(), "pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn the_second_session_with_a_server_resumes_the_first() {
+        let (client_tls, server_tls) = settings();
+        for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let (mut client, mut server) = pair_of(&client_tls, &server_tls);
+            shake_hands(&mut client, &mut server, 4096);
+            assert_eq!(client.connection.handshake_kind(), Some(expected));
+            assert_eq!(client.connection.alpn_protocol(), Some(&b"http/1.1"[..]));
+        }
+    }
+
+    #[test]
+    fn a_server_of_another_protocol_is_refused() {
+        let (client_tls, server_tls) = settings();
+        let mut config = ServerConfig::clone(server_tls.config());
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let name = ServerName::try_from("peer.test").expect("a name");
+        let mut client = Session::client(client_tls.config(), name).expect("a client");
+        let mut server = Session::server(&Arc::new(config)).expect("a server");
+        let refused = carry(&mut client, &mut server, 4096).expect_err("no protocol in common");
+        assert_eq!(TlsCheck::of(&refused), TlsCheck::Protocol);
+    }
+
+    #[test]
+    fn a_key_update_is_answered_with_the_next_send() {
+        let (mut client, mut server) = pair();
+        shake_hands(&mut client, &mut server, 4096);
+        for _ in 0..5 {
+            client.connection.refresh_traffic_keys().expect("TLS 1.3");
+            assert!(carry(&mut client, &mut server, 7).expect("a key update").is_empty());
+            say(&mut server, &mut client, b"under new keys");
+            say(&mut client, &mut server, b"and back");
         }
     }
 

@@ -62,8 +62,13 @@ enum WriteSide {
 
 impl TlsConn {
     /// The client's handshake over `socket`, with a server that proves to be `name`.
-    pub(crate) async fn connect(socket: Plain, tls: &ClientTls, name: &ServerName) -> Result<TlsConn, ConnectError> {
-        let session = Session::client(tls.config(), name.as_rustls()).map_err(|error| ConnectError::tls(&error))?;
+    pub(crate) async fn connect(
+        socket: Plain,
+        tls: &ClientTls,
+        name: &ServerName,
+    ) -> Result<TlsConn, ConnectError> {
+        let session =
+            Session::client(tls.config(), name.as_rustls()).map_err(|error| ConnectError::tls(&error))?;
         TlsConn::establish(socket, session).await
     }
 
@@ -187,7 +192,8 @@ impl Stream {
             }
             if let Err(error) = self.absorb(&received) {
                 drop(received);
-                self.try_alert();
+                // The alert says why; whether the peer hears it changes nothing.
+                let _ = self.flush().await;
                 return Err(ConnectError::tls(&error));
             }
         }
@@ -218,9 +224,10 @@ impl Stream {
     fn take_in<C: std::ops::Deref<Target = [u8]>>(&self, received: io::Result<C>) {
         let end = match received {
             Err(error) => End::Failed(error.kind(), error.to_string()),
-            Ok(chunk) if chunk.is_empty() => {
-                End::Failed(io::ErrorKind::UnexpectedEof, "the peer ended the connection without close_notify".into())
-            }
+            Ok(chunk) if chunk.is_empty() => End::Failed(
+                io::ErrorKind::UnexpectedEof,
+                "the peer ended the connection without close_notify".into(),
+            ),
             Ok(chunk) => match self.absorb(&chunk) {
                 Err(error) => {
                     self.try_alert();
@@ -258,7 +265,8 @@ impl Stream {
         self.session.borrow_mut().close();
         let stream = Rc::clone(self);
         let mut closing = Box::pin(async move {
-            let flushed = crate::deadline(crate::now_ns().saturating_add(CLOSE_PATIENCE_NS), stream.flush()).await;
+            let flushed =
+                crate::deadline(crate::now_ns().saturating_add(CLOSE_PATIENCE_NS), stream.flush()).await;
             if matches!(flushed, Ok(Ok(()))) {
                 stream.socket.shutdown_write();
             }

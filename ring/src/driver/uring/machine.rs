@@ -53,6 +53,17 @@ pub(super) enum Quiet {
     Unknown,
 }
 
+/// What the receiving side had to do beside the plain case, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// Receives that met an empty buffer ring.
+    pub(super) starved: u64,
+    /// Chunks copied out: beyond a connection's credit, or because buffers ran low.
+    pub(super) copied: u64,
+    /// Receives stopped because a connection had its whole credit outstanding.
+    pub(super) paused: u64,
+}
+
 /// Where the receive of a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Recv {
@@ -120,6 +131,7 @@ pub(super) struct Machine<B> {
     /// Operations whose last completion is due.
     in_flight: usize,
     closing: bool,
+    pub(super) tally: Tally,
     /// The bell rang and has to be read and watched again.
     pub(super) bell_rang: bool,
     /// To be submitted, in this order.
@@ -150,6 +162,7 @@ impl<B: Deref<Target = [u8]>> Machine<B> {
             timeout_flying: false,
             in_flight: 0,
             closing: false,
+            tally: Tally::default(),
             bell_rang: false,
             ops: Vec::new(),
             woken: Vec::new(),
@@ -469,6 +482,7 @@ impl<B: Deref<Target = [u8]>> Machine<B> {
 
     fn received(&mut self, key: Key, completion: Completion<B>, free: usize) {
         let (credit, reserve) = (self.credit, self.reserve);
+        let mut tally = self.tally;
         let Some(slot) = self.slot(key) else { return };
         let mut wake = false;
         match (completion.result, completion.buffer) {
@@ -477,6 +491,7 @@ impl<B: Deref<Target = [u8]>> Machine<B> {
             (1.., Some(buffer)) => {
                 let lend = slot.outstanding < credit && free > reserve;
                 let piece = if lend { Piece::Buffer(buffer) } else { Piece::Copy((*buffer).into()) };
+                tally.copied += u64::from(!lend);
                 slot.inbox.push_back(piece);
                 slot.outstanding += 1;
                 wake = true;
@@ -503,8 +518,10 @@ impl<B: Deref<Target = [u8]>> Machine<B> {
         self.woken.extend(reader);
         self.woken.extend(closer);
         if starved {
+            tally.starved += 1;
             self.starved.push_back(key);
         }
+        self.tally = tally;
         self.settle(key);
     }
 
@@ -590,6 +607,7 @@ impl<B: Deref<Target = [u8]>> Machine<B> {
         }
         if slot.recv == Recv::Armed && slot.outstanding >= credit && slot.reader.is_none() {
             slot.recv = Recv::Stopping;
+            self.tally.paused += 1;
             self.emit_cancel(Token::new(Kind::Recv, key), key);
         } else if slot.recv == Recv::Idle && slot.used {
             // A reader that waits while it holds its whole credit still gets bytes, as copies.
@@ -658,3 +676,7 @@ fn watch(place: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
     }
     place.replace(waker.clone())
 }
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

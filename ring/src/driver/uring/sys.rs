@@ -32,6 +32,10 @@ pub(super) struct Ring {
     /// Where the timeout's submission points.
     wait: Box<Timespec>,
     /// Where connects' submissions point, until those are taken.
+    #[expect(
+        clippy::vec_box,
+        reason = "the kernel has their addresses; a growing vector must not move them"
+    )]
     addresses: Vec<Box<SockAddr>>,
 }
 
@@ -243,6 +247,11 @@ impl Buffers {
         let base = base.ok_or_else(io::Error::last_os_error)?;
         let (tail, lent) = (Cell::new(0), Cell::new(0));
         Ok(Rc::new(Buffers { base, mapped_bytes, count, buffer_bytes, tail, lent }))
+    }
+
+    /// How many buffers are out.
+    pub(super) fn lent(&self) -> usize {
+        self.lent.get()
     }
 
     /// How many buffers are not lent.
