@@ -26,5 +26,5 @@ pub mod worker;
 pub use launch::{Launch, LaunchError, Launched, launch, now};
 pub use plane::{Plane, PlaneOptions, Published, Refused};
 pub use tidegate_core::limits::{DRAIN_GRACE, DRAIN_GRACE_STREAMS};
-pub use tidegate_ring::IoChoice;
+pub use tidegate_ring::{IoChoice, select};
 pub use worker::{WorkerSetup, serve, start};

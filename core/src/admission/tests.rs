@@ -264,6 +264,15 @@ fn odd_limits_end_in_no_panic() {
 }
 
 #[test]
+fn a_rate_of_no_whole_nanoseconds_refills_slower_than_stated_never_faster() {
+    // 8.57 ns a unit.
+    let cell = LimitCell::new(7_000_000_000);
+    assert_eq!(cell.try_take(7_000_000_000, at_s(0)), Take::Granted);
+    let half = cell.remaining(at_s(30));
+    assert!((3_300_000_000..=3_500_000_000).contains(&half), "{half}");
+}
+
+#[test]
 fn a_changed_rate_keeps_the_time_owed() {
     let cell = LimitCell::new(60);
     assert_eq!(cell.try_take(60, at_s(0)), Take::Granted);

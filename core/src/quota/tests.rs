@@ -407,7 +407,9 @@ fn two_accounts_that_are_one_keep_the_lower_level_and_the_later_rest() {
     assert_eq!((view.tokens.limit, view.tokens.level), (Some(9_000), Some(5_000)));
     assert_eq!(view.input_tokens.level, Some(1_000));
     assert_eq!(view.resting_until, Some(at_s(100)));
-    kept.absorb(&warm(&QuotaLimits::default()), WARM);
+    // A fuller one raises nothing, and one that never rested ends no rest.
+    kept.absorb(&warm(&limits(80, 1_000, 1_000)), WARM);
+    assert_eq!(kept.view(WARM).requests.level, Some(10));
     assert_eq!(kept.view(WARM).resting_until, Some(at_s(100)));
     drop(hold);
 }

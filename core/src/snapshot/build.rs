@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     Account, AccountDraft, AccountId, Class, Draft, Key, KeyId, Model, ModelDraft, Origin, Provider,
-    ProviderDraft, ProviderId, Route, Snapshot, Target,
+    ProviderDraft, ProviderId, QuotaLimits, Route, Snapshot, Target,
 };
 use crate::caller::CallerTable;
 use crate::moment::Moment;
@@ -62,7 +62,11 @@ impl Snapshot {
         // Accounts that turned out to be one organization and workspace share one set of quota cells.
         let mut shared: HashMap<u64, Vec<Arc<QuotaCell>>> = HashMap::new();
         let mut accounts = Vec::with_capacity(draft.accounts.len());
-        for account in draft.accounts {
+        let joint = joint_limits(&draft.accounts);
+        for mut account in draft.accounts {
+            if let Some(limits) = account.shared_quota.and_then(|mark| joint.get(&mark)) {
+                account.limits.clone_from(limits);
+            }
             let account_before = previous.zip(before).and_then(|(snapshot, provider)| {
                 let same = |id: &&AccountId| *snapshot.account(**id).name == *account.name;
                 provider.accounts.iter().find(same).map(|id| (snapshot, snapshot.account(*id)))
@@ -167,6 +171,22 @@ fn origin(draft: &super::OriginDraft, before: Option<&Provider>) -> Origin {
         reach: draft.reach,
         addresses: same_place.map_or_else(Default::default, |it| it.addresses.clone()),
     }
+}
+
+/// What accounts with the same mark may spend together, class by class: the lowest that is stated for any of them.
+fn joint_limits(accounts: &[AccountDraft]) -> HashMap<u64, Vec<QuotaLimits>> {
+    let lower = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
+    let mut joint: HashMap<u64, Vec<QuotaLimits>> = HashMap::new();
+    for account in accounts {
+        let Some(mark) = account.shared_quota else { continue };
+        let limits = joint.entry(mark).or_insert_with(|| account.limits.clone());
+        for (held, stated) in limits.iter_mut().zip(&account.limits) {
+            held.requests = lower(held.requests, stated.requests);
+            held.input_tokens = lower(held.input_tokens, stated.input_tokens);
+            held.output_tokens = lower(held.output_tokens, stated.output_tokens);
+        }
+    }
+    joint
 }
 
 fn quotas(draft: &AccountDraft, before: Option<&Account>, now: Moment) -> Vec<Arc<QuotaCell>> {

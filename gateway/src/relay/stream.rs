@@ -32,17 +32,15 @@ pub(crate) async fn relay_stream(
     tap: &mut Tap,
 ) -> Result<StreamEnd, Interrupted> {
     loop {
-        let next = line.hold(serving.record, reply.next(|data| tap.feed(data))).await?;
-        let mut ended = matches!(next, Ok(Data::End));
-        // What is there already goes along in the same send.
-        let mut next = next;
-        while !ended && next.is_ok() && reply.has_more() && !tap.is_full() {
-            match reply.next(|data| tap.feed(data)).await {
-                Ok(Data::Some) => {}
-                Ok(Data::End) => ended = true,
-                Err(failure) => next = Err(failure),
+        let mut next = line.hold(serving.record, reply.next(|data| tap.feed(data))).await?;
+        // What has arrived already goes along in the same send; nothing is waited for with an event in hand.
+        while matches!(next, Ok(Data::Some)) && !tap.is_full() {
+            match reply.try_next(|data| tap.feed(data)).transpose() {
+                Some(more) => next = more,
+                None => break,
             }
         }
+        let ended = matches!(next, Ok(Data::End));
         serving.observe(tap);
         let committed = line.committed() == Committed::Content;
         if !committed && let Some(verdict) = tap.error() {

@@ -149,30 +149,35 @@ impl Reply {
     /// Hands the next run of the body to `sink`; waits for it no longer than the idle deadline.
     pub(crate) async fn next(&mut self, mut sink: impl FnMut(&[u8])) -> Result<Data, ReplyFailure> {
         loop {
-            let step = self.body.next(self.upstream.source.bytes()).map_err(|_| ReplyFailure::Cut)?;
-            let found = step.data.len();
-            if found > 0 {
-                sink(&self.upstream.source.bytes()[step.data.clone()]);
+            if let Some(data) = self.try_next(&mut sink)? {
+                return Ok(data);
             }
-            self.upstream.source.consume(step.consumed);
-            if found > 0 {
-                return Ok(Data::Some);
-            }
-            if step.ended || self.body.ended() {
+            self.wait().await?;
+            if self.body.ended() {
                 return Ok(Data::End);
-            }
-            if step.consumed == 0 {
-                self.wait().await?;
-                if self.body.ended() {
-                    return Ok(Data::End);
-                }
             }
         }
     }
 
-    /// True while body bytes are there that need no wait.
-    pub(crate) fn has_more(&self) -> bool {
-        !self.body.ended() && !self.upstream.source.is_empty()
+    /// The same without waiting: `None` where what has arrived is used up.
+    pub(crate) fn try_next(&mut self, mut sink: impl FnMut(&[u8])) -> Result<Option<Data>, ReplyFailure> {
+        loop {
+            let step = self.body.next(self.upstream.source.bytes()).map_err(|_| ReplyFailure::Cut)?;
+            let found = !step.data.is_empty();
+            if found {
+                sink(&self.upstream.source.bytes()[step.data.clone()]);
+            }
+            self.upstream.source.consume(step.consumed);
+            if found {
+                return Ok(Some(Data::Some));
+            }
+            if step.ended || self.body.ended() {
+                return Ok(Some(Data::End));
+            }
+            if step.consumed == 0 {
+                return Ok(None);
+            }
+        }
     }
 
     async fn wait(&mut self) -> Result<(), ReplyFailure> {
