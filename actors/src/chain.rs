@@ -74,14 +74,20 @@ impl ChainActorState {
             model.cell.lead_with(first);
             let target = &model.chain[first];
             let provider = &*snapshot.provider(target.provider).name;
-            tracing::warn!(model = self.model, provider, target = &*target.model, "another target goes first");
+            tracing::warn!(
+                model = self.model,
+                provider,
+                target = &*target.model,
+                "another target goes first"
+            );
         }
     }
 
     /// The route lets calls through, and somebody there could carry them.
     fn healthy(&self, snapshot: &Snapshot, target: &Target) -> bool {
         let provider = snapshot.provider(target.provider);
-        let open = !matches!(provider.route(target.route).cell.gate(self.board.now()), RouteGate::Closed { .. });
+        let open =
+            !matches!(provider.route(target.route).cell.gate(self.board.now()), RouteGate::Closed { .. });
         open && provider.accounts.iter().map(|it| snapshot.account(*it)).any(|account| {
             account.cell.usable() && account.keys.iter().any(|it| snapshot.key(*it).cell.usable())
         })
@@ -103,8 +109,9 @@ impl Order {
             *since = if *healthy { since.or(Some(now)) } else { None };
         }
         let before = if before < healthy.len() { before } else { 0 };
-        let long_healthy =
-            |it: &Option<Instant>| it.is_some_and(|since| now.saturating_duration_since(since) >= RETURN_AFTER);
+        let long_healthy = |it: &Option<Instant>| {
+            it.is_some_and(|since| now.saturating_duration_since(since) >= RETURN_AFTER)
+        };
         if let Some(earlier) = self.healthy_since[..before].iter().position(long_healthy) {
             return earlier;
         }

@@ -9,6 +9,7 @@ mod complaint;
 mod duration;
 mod field;
 mod raw;
+mod reader;
 mod secrets;
 mod suggest;
 mod tree;
@@ -24,13 +25,15 @@ use std::sync::Arc;
 
 use serde::Deserialize as _;
 use tidegate_core::Secret;
+use tidegate_core::caller::digest;
 use tidegate_core::snapshot::Draft;
 
 use complaint::{Notes, Spot};
 use field::{Entries, Field};
 use raw::{RawConfig, RawKey, RawProvider};
+use reader::Reader;
 use secrets::{Host, Surroundings};
-use tree::{Node, Reader, Shape};
+use tree::{Node, Shape};
 
 pub use complaint::{Complaint, Complaints, Place, Severity};
 
@@ -46,7 +49,9 @@ pub struct Checked {
     pub settings: Settings,
     /// What works, but hardly as meant.
     pub warnings: Vec<Complaint>,
+    /// For snippets; secrets in it are masked.
     text: Arc<str>,
+    digest: [u8; 32],
 }
 
 /// What cannot change without a restart; a reload that changes it warns.
@@ -86,6 +91,11 @@ impl Checked {
     /// The warnings with the lines they are about, for a terminal when `styled`; empty without warnings.
     pub fn render_warnings(&self, styled: bool) -> String {
         complaint::render(&self.warnings, &self.text, styled)
+    }
+
+    /// Digest of the text it was read from, to tell whether a file has changed since.
+    pub(crate) fn text_digest(&self) -> [u8; 32] {
+        self.digest
     }
 
     /// Takes another data listener than the file's, under the same rules.
@@ -162,7 +172,7 @@ fn check(name: &str, text: &str, surroundings: &dyn Surroundings) -> Result<Chec
             })
         }
     };
-    finish(notes, &raw, surroundings, masked)
+    finish(notes, &raw, surroundings, masked, digest(text.as_bytes()))
 }
 
 fn from_environment(surroundings: &dyn Surroundings) -> Result<Checked, Complaints> {
@@ -185,10 +195,12 @@ fn from_environment(surroundings: &dyn Surroundings) -> Result<Checked, Complain
     }
     if providers.is_empty() {
         let variables = variables.join(", ");
-        return Err(Complaints::of(format!("there is no configuration file, and none of {variables} is set")));
+        return Err(Complaints::of(format!(
+            "there is no configuration file, and none of {variables} is set"
+        )));
     }
     raw.providers = Field::Given(Entries(providers), Spot::default());
-    finish(Notes::new("environment"), &raw, surroundings, "".into())
+    finish(Notes::new("environment"), &raw, surroundings, "".into(), digest(b""))
 }
 
 fn finish(
@@ -196,10 +208,11 @@ fn finish(
     raw: &RawConfig,
     surroundings: &dyn Surroundings,
     text: Arc<str>,
+    digest: [u8; 32],
 ) -> Result<Checked, Complaints> {
     let (draft, settings) = check::check(raw, &notes, surroundings);
     match settings.filter(|_| !notes.failed()) {
-        Some(settings) => Ok(Checked { draft, settings, warnings: notes.into_list(), text }),
+        Some(settings) => Ok(Checked { draft, settings, warnings: notes.into_list(), text, digest }),
         None => Err(Complaints::new(notes.into_list(), text)),
     }
 }
@@ -213,7 +226,9 @@ fn mask(text: &str, tree: &Node) -> String {
     collect_secrets(tree, false, &mut secrets);
     let mask_line = |(at, line): (usize, &str)| match secrets.get(&(at as u32 + 1)) {
         None => line.to_owned(),
-        Some(columns) => columns.iter().fold(line.to_owned(), |line, column| mask_from(&line, *column as usize)),
+        Some(columns) => {
+            columns.iter().fold(line.to_owned(), |line, column| mask_from(&line, *column as usize))
+        }
     };
     text.lines().enumerate().map(mask_line).collect::<Vec<String>>().join("\n")
 }
@@ -225,7 +240,9 @@ fn mask_from(line: &str, column: usize) -> String {
     let (before, rest) = line.split_at(start);
     let inner = rest.get(1..).unwrap_or_default();
     let end = match rest.chars().next() {
-        Some(quote @ ('"' | '\'')) if !rest.contains('\\') => inner.find(quote).map_or(rest.len(), |at| at + 2),
+        Some(quote @ ('"' | '\'')) if !rest.contains('\\') => {
+            inner.find(quote).map_or(rest.len(), |at| at + 2)
+        }
         Some('"' | '\'' | '|' | '>' | '&' | '!') => rest.len(),
         _ => rest.find([',', '}', ']', ' ', '#']).unwrap_or(rest.len()),
     };

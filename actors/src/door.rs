@@ -54,7 +54,10 @@ impl<M> Clone for Door<M> {
 
 impl<M> std::fmt::Debug for Door<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Door").field("waiting", &self.waiting).field("most", &self.most).finish_non_exhaustive()
+        f.debug_struct("Door")
+            .field("waiting", &self.waiting)
+            .field("most", &self.most)
+            .finish_non_exhaustive()
     }
 }
 
@@ -73,7 +76,12 @@ mod tests {
         async fn pre_start(&self, _: ActorRef<Ticket>, (): ()) -> Result<(), ActorProcessingErr> {
             Ok(())
         }
-        async fn handle(&self, _: ActorRef<Ticket>, _: Ticket, (): &mut ()) -> Result<(), ActorProcessingErr> {
+        async fn handle(
+            &self,
+            _: ActorRef<Ticket>,
+            _: Ticket,
+            (): &mut (),
+        ) -> Result<(), ActorProcessingErr> {
             tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
             Ok(())
         }
@@ -89,6 +97,10 @@ mod tests {
         task.await.expect("ends");
         drop(actor);
         tokio::task::yield_now().await;
-        assert_eq!(door.waiting.load(Ordering::Relaxed), 0, "messages lost with their actor give their room back");
+        assert_eq!(
+            door.waiting.load(Ordering::Relaxed),
+            0,
+            "messages lost with their actor give their room back"
+        );
     }
 }

@@ -16,11 +16,14 @@ use tidegate_core::{Usage, Verdict};
 
 use crate::board::Board;
 use crate::door::Ticket;
-use crate::names::Names;
+use crate::names::{GONE, Names};
 use crate::totals::{AccountSums, is_rate_limit};
 
 /// Combinations whose series are kept at hand; more are found again through their names.
 const CACHED_MAX: usize = 20_000;
+
+/// Stands where a call has no such thing.
+const NONE: &str = "none";
 
 /// Batches of reports that may wait.
 pub(crate) const BATCHES_MAX: usize = 16;
@@ -39,7 +42,11 @@ impl Actor for Exporter {
     type State = Recorder;
     type Arguments = Arc<Board>;
 
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, board: Arc<Board>) -> Result<Recorder, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        board: Arc<Board>,
+    ) -> Result<Recorder, ActorProcessingErr> {
         Ok(Recorder::new(board))
     }
 
@@ -168,7 +175,8 @@ impl Recorder {
             self.attempts.clear();
         }
         let board = &self.board;
-        let series = self.attempts.entry(key).or_insert_with(|| AttemptSeries::find(board, &key, report.verdict));
+        let series =
+            self.attempts.entry(key).or_insert_with(|| AttemptSeries::find(board, &key, report.verdict));
         series.attempts.inc();
         series.duration.observe(report.elapsed.as_secs_f64());
         for counter in [&series.rate_limited, &series.overloaded, &series.moves].into_iter().flatten() {
@@ -183,22 +191,22 @@ impl CallSeries {
         let metrics = &board.metrics;
         let names = board.names_of(key.revision);
         let names = names.as_deref();
-        let known = |found: Option<&str>| found.unwrap_or("none").to_owned();
-        let caller = known(key.caller.and_then(|it| names.map(|names| names.caller(it))));
-        let provider = known(key.provider.and_then(|it| names.map(|names| names.provider(it))));
+        let caller = key.caller.map_or(NONE, |it| names.map_or(GONE, |names| names.caller(it)));
+        let provider = key.provider.map_or(NONE, |it| names.map_or(GONE, |names| names.provider(it)));
         let placed = key.provider.zip(key.account);
-        let class = known(placed.and_then(|(provider, (_, class))| names.map(|it| it.class(provider, class))));
-        let account = known(key.account.and_then(|(it, _)| names.map(|names| names.account(it))));
+        let class =
+            placed.map_or(NONE, |(it, (_, class))| names.map_or(GONE, |names| names.class(it, class)));
+        let account = key.account.map_or(NONE, |(it, _)| names.map_or(GONE, |names| names.account(it)));
         let status = format!("{}xx", key.status_class);
         let streamed = if key.streamed { "true" } else { "false" };
         let kinds = ["input", "cache_write", "cache_read", "output"];
         CallSeries {
-            calls: metrics.calls.of([&caller, &provider, &class, &status, end_code(key.end)]),
-            duration: metrics.durations.of([&provider, &class, streamed]),
-            first_content: metrics.first_contents.of([&provider, &class]),
-            tokens: placed.map(|_| kinds.map(|kind| metrics.tokens.of([&provider, &account, &class, kind]))),
-            spills: placed.map(|_| metrics.spills.of([&provider, &account])),
-            line: placed.and_then(|_| metrics.sums.account(&provider, &account)),
+            calls: metrics.calls.of([caller, provider, class, &status, end_code(key.end)]),
+            duration: metrics.durations.of([provider, class, streamed]),
+            first_content: metrics.first_contents.of([provider, class]),
+            tokens: placed.map(|_| kinds.map(|kind| metrics.tokens.of([provider, account, class, kind]))),
+            spills: placed.map(|_| metrics.spills.of([provider, account])),
+            line: placed.filter(|_| names.is_some()).and_then(|_| metrics.sums.account(provider, account)),
         }
     }
 }
@@ -207,7 +215,7 @@ impl AttemptSeries {
     fn find(board: &Board, key: &AttemptKey, verdict: Verdict) -> AttemptSeries {
         let metrics = &board.metrics;
         let names = board.names_of(key.revision);
-        let named = |of: &dyn Fn(&Names) -> String| names.as_deref().map_or_else(|| "none".to_owned(), of);
+        let named = |of: &dyn Fn(&Names) -> String| names.as_deref().map_or_else(|| GONE.to_owned(), of);
         let provider = named(&|it| it.provider(key.provider).to_owned());
         let account = named(&|it| it.account(key.account).to_owned());
         let class = named(&|it| it.class(key.provider, key.class).to_owned());
@@ -221,7 +229,7 @@ impl AttemptSeries {
                 .then(|| metrics.rate_limited.of([&provider, &account, &class, &route])),
             overloaded: overloaded.then(|| metrics.overloaded.of([&provider, &account, &route])),
             moves: (!stays).then(|| metrics.moves.of([&provider, key.verdict])),
-            line: metrics.sums.account(&provider, &account),
+            line: names.is_some().then(|| metrics.sums.account(&provider, &account)).flatten(),
         }
     }
 }

@@ -62,10 +62,18 @@ fn of_process(board: &Board, r: &mut Registry) {
     r.register("worker_panics", "Panics caught since the start", whole(workers.panics()));
     r.register("connections_open", "Client connections open now", whole(workers.connections_open()));
     r.register("slots", "Client connections possible", whole(workers.slots()));
-    r.register("ready", "1 while new work should be sent here", whole(u64::from(status::readiness(board).is_ok())));
+    r.register(
+        "ready",
+        "1 while new work should be sent here",
+        whole(u64::from(status::readiness(board).is_ok())),
+    );
     r.register("revision", "Revision of the configuration in force", whole(board.snapshot.load().revision));
     let refused = board.refused.load().is_some();
-    r.register("configuration_refused", "1 while a newer configuration is refused", whole(u64::from(refused)));
+    r.register(
+        "configuration_refused",
+        "1 while a newer configuration is refused",
+        whole(u64::from(refused)),
+    );
     let restarts = board.restarts.load(Ordering::Relaxed);
     r.register("actor_restarts", "Actors restarted since the start", whole(restarts));
     let mut lost: Panel<1, Whole> = Panel::new();
@@ -103,7 +111,11 @@ fn of_accounts(board: &Board, r: &mut Registry) {
         }
         for (class, quota) in provider.classes.iter().zip(&account.quotas) {
             let view = quota.view(now);
-            let of = [("provider", provider_name.clone()), ("account", name.clone()), ("class", class.name.to_string())];
+            let of = [
+                ("provider", provider_name.clone()),
+                ("account", name.clone()),
+                ("class", class.name.to_string()),
+            ];
             if let Some(until) = view.resting_until {
                 resting.of(of.clone()).set(until.since(now).as_secs_f64());
             }
@@ -114,8 +126,11 @@ fn of_accounts(board: &Board, r: &mut Registry) {
                 let [a, b, c] = of.clone();
                 let labels = [a, b, c, ("dimension", dimension.to_owned())];
                 let capped = |it: u64| it.try_into().unwrap_or(i64::MAX);
-                let panels =
-                    [(&mut limits, it.limit.map(capped)), (&mut learned, it.learned.map(capped)), (&mut levels, it.level)];
+                let panels = [
+                    (&mut limits, it.limit.map(capped)),
+                    (&mut learned, it.learned.map(capped)),
+                    (&mut levels, it.level),
+                ];
                 for (panel, value) in panels.into_iter().filter_map(|(panel, value)| Some((panel, value?))) {
                     panel.of(labels.clone()).set(value);
                 }
@@ -139,8 +154,11 @@ fn of_routes(board: &Board, r: &mut Registry) {
         for route in &provider.routes {
             if let RouteGate::Closed { overloaded, .. } = route.cell.gate(now) {
                 let why = if overloaded { "overloaded" } else { "failing" };
-                let labels =
-                    [("provider", provider.name.to_string()), ("route", route.name.to_string()), ("why", why.to_owned())];
+                let labels = [
+                    ("provider", provider.name.to_string()),
+                    ("route", route.name.to_string()),
+                    ("why", why.to_owned()),
+                ];
                 closed.of(labels).set(1);
             }
         }

@@ -16,5 +16,8 @@ pub fn initial_snapshot(checked: &Checked, now: Moment) -> Arc<Snapshot> {
 pub fn curl_examples(checked: &Checked, base_url: &str) -> Vec<String> {
     let mut dialects: Vec<_> = checked.draft.providers.iter().map(|it| it.dialect).collect();
     dialects.dedup();
-    dialects.into_iter().map(|id| tidegate_providers::curl_example(tidegate_providers::dialect(id), base_url)).collect()
+    dialects
+        .into_iter()
+        .map(|id| tidegate_providers::curl_example(tidegate_providers::dialect(id), base_url))
+        .collect()
 }

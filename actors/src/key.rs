@@ -124,9 +124,16 @@ impl KeyActorState {
             Finding::Refused(status) if key.cell.state() != KeyState::Out => {
                 tracing::error!(provider, key = name, status, "the provider refuses the key; it is out");
             }
-            Finding::Refused(status) => tracing::debug!(provider, key = name, status, "the key is still refused"),
+            Finding::Refused(status) => {
+                tracing::debug!(provider, key = name, status, "the key is still refused")
+            }
             Finding::Unclear(reason) => {
-                tracing::warn!(provider, key = name, reason, "the check of the suspect key found nothing out");
+                tracing::warn!(
+                    provider,
+                    key = name,
+                    reason,
+                    "the check of the suspect key found nothing out"
+                );
             }
         }
     }

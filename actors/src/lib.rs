@@ -27,14 +27,15 @@ mod reload;
 mod resolver;
 mod root;
 mod status;
-#[cfg(test)]
-mod testbed;
 mod totals;
+
+#[cfg(test)]
+mod tests;
 
 pub use board::{ConfigOrigin, WorkerFacts};
 pub use config::{
-    AdminSettings, Checked, Complaint, Complaints, IoSetting, Place, Settings, Severity, check_file, check_text, schema,
-    without_file,
+    AdminSettings, Checked, Complaint, Complaints, IoSetting, Place, Settings, Severity, check_file,
+    check_text, schema, without_file,
 };
 pub use initial::{curl_examples, initial_snapshot};
 pub use reach::{Ground, allows, ground};

@@ -102,17 +102,45 @@ impl Metrics {
         let r = &mut self.registry;
         r.register("calls", "Calls that ended, by how", self.calls.family.clone());
         r.register("tokens", "Tokens as settled", self.tokens.family.clone());
-        r.register("calls_estimated", "Calls settled by estimate: no usage was stated", self.tokens_estimated.clone());
+        r.register(
+            "calls_estimated",
+            "Calls settled by estimate: no usage was stated",
+            self.tokens_estimated.clone(),
+        );
         r.register("attempts", "Upstream tries, by what came back", self.attempts.family.clone());
-        r.register("rate_limited", "429 of providers, by account and route", self.rate_limited.family.clone());
-        r.register("overloaded", "529 and other overload of providers, by account and route", self.overloaded.family.clone());
-        r.register("moves", "Tries after which a call moved on, by what came back", self.moves.family.clone());
+        r.register(
+            "rate_limited",
+            "429 of providers, by account and route",
+            self.rate_limited.family.clone(),
+        );
+        r.register(
+            "overloaded",
+            "529 and other overload of providers, by account and route",
+            self.overloaded.family.clone(),
+        );
+        r.register(
+            "moves",
+            "Tries after which a call moved on, by what came back",
+            self.moves.family.clone(),
+        );
         r.register("failovers", "Calls that needed more than one try and ended well", self.failovers.clone());
-        r.register("spills", "Calls passed to another account for want of room at the first", self.spills.family.clone());
+        r.register(
+            "spills",
+            "Calls passed to another account for want of room at the first",
+            self.spills.family.clone(),
+        );
         r.register("call_duration_seconds", "From parsed head to last byte", self.durations.family.clone());
-        r.register("first_content_seconds", "From parsed head to first content", self.first_contents.family.clone());
+        r.register(
+            "first_content_seconds",
+            "From parsed head to first content",
+            self.first_contents.family.clone(),
+        );
         r.register("overhead_seconds", "Time of a call spent in the gateway", self.overheads.clone());
-        r.register("attempt_duration_seconds", "From choice to reply head", self.attempt_durations.family.clone());
+        r.register(
+            "attempt_duration_seconds",
+            "From choice to reply head",
+            self.attempt_durations.family.clone(),
+        );
     }
 
     /// Appends all series as text.

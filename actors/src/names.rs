@@ -7,7 +7,7 @@ use tidegate_core::Snapshot;
 use tidegate_core::snapshot::{AccountId, CallerId, ClassId, KeyId, ProviderId, RouteId};
 
 /// Stands for what no kept revision names.
-const GONE: &str = "gone";
+pub(crate) const GONE: &str = "gone";
 
 /// Names of one revision.
 #[derive(Debug)]

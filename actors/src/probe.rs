@@ -71,7 +71,8 @@ async fn ask(board: &Board, subject: &Subject<'_>) -> Result<u16, String> {
     }
     let roots = board.roots.get_or_init(async || Arc::new(host_roots())).await;
     let connector = TlsConnector::from(Arc::new(tls_config(roots, origin.ca_pem.as_deref())?));
-    let name = ServerName::try_from(origin.host.to_string()).map_err(|_| "the host has no name for TLS".to_owned())?;
+    let name = ServerName::try_from(origin.host.to_string())
+        .map_err(|_| "the host has no name for TLS".to_owned())?;
     let stream = connector.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
     send(stream, subject).await
 }
@@ -110,8 +111,9 @@ async fn send(
     subject: &Subject<'_>,
 ) -> Result<u16, String> {
     let request = request(subject)?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
     let driver = tokio::spawn(connection);
     let reply = sender.send_request(request).await;
     // One question, one connection: what follows the head of the reply is not read.
@@ -124,7 +126,8 @@ fn request(subject: &Subject<'_>) -> Result<hyper::Request<Empty<Bytes>>, String
     let (method, path) = dialect.health_probe();
     let credential = dialect.credential();
     let value = format!("{}{}", credential.prefix, subject.secret.expose());
-    let mut value = HeaderValue::from_str(&value).map_err(|_| "the key cannot stand in a header".to_owned())?;
+    let mut value =
+        HeaderValue::from_str(&value).map_err(|_| "the key cannot stand in a header".to_owned())?;
     value.set_sensitive(true);
     let mut request = hyper::Request::builder()
         .method(method)

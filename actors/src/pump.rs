@@ -23,6 +23,9 @@ const TURN_MAX: usize = 4_096;
 /// Longest pause between turns while nothing comes.
 const PAUSE_MAX: Duration = Duration::from_millis(40);
 
+/// Time for a dead pump to let go of the rings.
+const LEASE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// What the pump is told.
 pub(crate) enum PumpMessage {
     /// The next turn.
@@ -44,8 +47,12 @@ impl Actor for Pump {
     type State = PumpState;
     type Arguments = Arc<Board>;
 
-    async fn pre_start(&self, myself: ActorRef<PumpMessage>, board: Arc<Board>) -> Result<PumpState, ActorProcessingErr> {
-        let rings = board.rings.clone().lock_owned().await;
+    async fn pre_start(
+        &self,
+        myself: ActorRef<PumpMessage>,
+        board: Arc<Board>,
+    ) -> Result<PumpState, ActorProcessingErr> {
+        let rings = tokio::time::timeout(LEASE_TIMEOUT, board.rings.clone().lock_owned()).await?;
         myself.send_message(PumpMessage::Turn)?;
         Ok(PumpState { board, rings, pause: REPORT_DRAIN_INTERVAL })
     }
@@ -91,7 +98,9 @@ impl PumpState {
         match report {
             Report::Attempt(report) if report.verdict == Verdict::KeyRefused => {
                 let Some(names) = self.board.names_of(report.revision) else { return };
-                if let Some(door) = directory.load().key(names.provider(report.provider), names.key(report.key)) {
+                if let Some(door) =
+                    directory.load().key(names.provider(report.provider), names.key(report.key))
+                {
                     door.push(KeyMessage::Suspected);
                 }
             }
@@ -117,5 +126,57 @@ impl PumpState {
         if !sent {
             self.board.unexported.fetch_add(count, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rtrb::RingBuffer;
+
+    use super::*;
+    use crate::board::Directory;
+    use crate::door::Door;
+    use crate::exporter::BATCHES_MAX;
+    use crate::tests::{self as shared, call_report};
+
+    /// An exporter that never gets done.
+    struct Stuck;
+
+    impl Actor for Stuck {
+        type Msg = ExporterMessage;
+        type State = ();
+        type Arguments = ();
+        async fn pre_start(&self, _: ActorRef<ExporterMessage>, (): ()) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+        async fn handle(
+            &self,
+            _: ActorRef<ExporterMessage>,
+            _message: ExporterMessage,
+            (): &mut (),
+        ) -> Result<(), ActorProcessingErr> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stuck_exporter_costs_reports_and_no_memory() {
+        let board = shared::bench().board;
+        let (mut ring, consumer) = RingBuffer::new(8);
+        board.rings.lock().await.push(consumer);
+        let (stuck, _) = Actor::spawn(None, Stuck, ()).await.expect("an actor");
+        let exporter = Some(Door::new(stuck, BATCHES_MAX));
+        board.directory.store(Arc::new(Directory { exporter, ..Directory::default() }));
+        let (pump, _) = Actor::spawn(None, Pump, board.clone()).await.expect("an actor");
+        let mut sent = 0;
+        for _ in 0..100 {
+            for _ in 0..8 {
+                sent += u64::from(ring.push(Report::Call(call_report(1))).is_ok());
+            }
+            tokio::time::sleep(PAUSE_MAX * 2).await;
+        }
+        assert_eq!(sent, 800, "the ring is emptied whatever the exporter does");
+        assert_eq!(board.unexported.load(Ordering::Relaxed), sent - 8 * BATCHES_MAX as u64);
+        pump.kill();
     }
 }

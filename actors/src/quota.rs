@@ -101,11 +101,15 @@ impl QuotaActorState {
         let directory = self.board.directory.load();
         let name = self.name.clone();
         // Full or away: the workers report the mark again with the next snapshot.
-        let told = directory.config.as_ref().is_some_and(|door| {
-            door.push(|ticket| ConfigMessage::Marked { name, mark, ticket })
-        });
+        let told = directory
+            .config
+            .as_ref()
+            .is_some_and(|door| door.push(|ticket| ConfigMessage::Marked { name, mark, ticket }));
         if !told {
-            tracing::debug!(account = self.name.account, "the organization of the account was not taken note of");
+            tracing::debug!(
+                account = self.name.account,
+                "the organization of the account was not taken note of"
+            );
         }
     }
 
@@ -130,12 +134,20 @@ impl QuotaActorState {
             match stage {
                 Stage::Resting => {
                     let seconds = view.resting_until.map_or(0, |it| it.since(now).as_secs());
-                    tracing::warn!(provider = provider_name, account = name, class, seconds, "the quota rests");
+                    tracing::warn!(
+                        provider = provider_name,
+                        account = name,
+                        class,
+                        seconds,
+                        "the quota rests"
+                    );
                 }
                 Stage::Ramping => {
                     tracing::info!(provider = provider_name, account = name, class, "the quota comes back");
                 }
-                Stage::Open => tracing::info!(provider = provider_name, account = name, class, "the quota is open"),
+                Stage::Open => {
+                    tracing::info!(provider = provider_name, account = name, class, "the quota is open")
+                }
             }
         }
     }
@@ -154,7 +166,8 @@ impl QuotaActorState {
                 tracing::error!(
                     provider,
                     account = name,
-                    "the account is out: its spend cap or credit is used up; raise it and reload, or wait for the month's end"
+                    "the account is out: its spend cap or credit is used up; \
+                     raise it and reload, or wait for the month's end"
                 );
                 self.spent_month = Some(month);
             }
@@ -166,14 +179,15 @@ impl QuotaActorState {
 
 fn find<'a>(snapshot: &'a Snapshot, name: &AccountName) -> Option<(&'a Provider, &'a Account)> {
     let provider = snapshot.provider(snapshot.provider_named(&name.provider)?);
-    let account = provider.accounts.iter().map(|it| snapshot.account(*it)).find(|it| *it.name == *name.account)?;
+    let account =
+        provider.accounts.iter().map(|it| snapshot.account(*it)).find(|it| *it.name == *name.account)?;
     Some((provider, account))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testbed::{self, Bench};
+    use crate::tests::{self as shared, Bench};
 
     fn state(bench: &Bench) -> QuotaActorState {
         let name = AccountName { provider: "anthropic".into(), account: "a".into() };
@@ -182,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_spent_account_reopens_with_the_next_month_only() {
-        let bench = testbed::bench();
+        let bench = shared::bench();
         let mut state = state(&bench);
         let cell = bench.board.snapshot.load().accounts[0].cell.clone();
         assert!(cell.spent(bench.board.now()));

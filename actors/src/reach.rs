@@ -70,7 +70,9 @@ fn ground_v6(address: Ipv6Addr) -> Ground {
         [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] => Ground::Metadata,
         [0xfe80..=0xfebf, ..] => Ground::LinkLocal,
         [0xfc00..=0xfdff, ..] | [0x64, 0xff9b, 1, ..] => Ground::Private,
-        [0x2001, 0xdb8, ..] | [0xff00..=0xffff, ..] | [0x100, 0, 0, 0, ..] | [0x2001, 0, ..] => Ground::Nowhere,
+        [0x2001, 0xdb8, ..] | [0xff00..=0xffff, ..] | [0x100, 0, 0, 0, ..] | [0x2001, 0, ..] => {
+            Ground::Nowhere
+        }
         [0xfec0..=0xfeff, ..] => Ground::Private,
         _ => Ground::Public,
     }

@@ -95,7 +95,7 @@ impl Actor for ConfigActor {
             ConfigOrigin::Fixed => (None, None),
             ConfigOrigin::File(path) => {
                 myself.send_message(ConfigMessage::Poll)?;
-                // The first poll reads the file once and compares; a change before the start is not missed.
+                // The first poll reads the file once and compares: a change during the start is not missed.
                 (watch(path, Door::new(myself.clone(), 1)), None)
             }
         };
@@ -225,7 +225,10 @@ impl ConfigActorState {
         // Accounts of past configurations are forgotten with the next mark.
         let draft = &self.board.loaded.load().checked.draft;
         marks.retain(|(provider, account), _| {
-            draft.providers.iter().any(|it| it.name == *provider && it.accounts.iter().any(|it| it.name == *account))
+            draft
+                .providers
+                .iter()
+                .any(|it| it.name == *provider && it.accounts.iter().any(|it| it.name == *account))
         });
         self.board.marks.store(Arc::new(marks));
     }
@@ -236,7 +239,8 @@ impl ConfigActorState {
         let draft = &loaded.checked.draft;
         let marks = self.board.marks.load_full();
         let snapshot = self.board.snapshot.load_full();
-        let fresh: Vec<Group> = groups(draft, &marks).into_iter().filter(|it| !shares(&snapshot, it)).collect();
+        let fresh: Vec<Group> =
+            groups(draft, &marks).into_iter().filter(|it| !shares(&snapshot, it)).collect();
         report_kin(draft, &marks);
         if fresh.is_empty() {
             return;
@@ -300,8 +304,9 @@ fn merged(draft: &Draft, marks: &Marks) -> Draft {
 fn shares(snapshot: &Snapshot, group: &Group) -> bool {
     let Some(id) = snapshot.provider_named(&group.provider) else { return true };
     let accounts = snapshot.provider(id).accounts.iter().map(|it| snapshot.account(*it));
-    let mut quotas =
-        accounts.filter(|it| group.accounts.iter().any(|name| **name == *it.name)).filter_map(|it| it.quotas.first());
+    let mut quotas = accounts
+        .filter(|it| group.accounts.iter().any(|name| **name == *it.name))
+        .filter_map(|it| it.quotas.first());
     let Some(first) = quotas.next() else { return true };
     quotas.all(|it| Arc::ptr_eq(first, it))
 }
@@ -320,8 +325,12 @@ fn report_kin(draft: &Draft, marks: &Marks) {
     for kin in by_organization.values() {
         let differ = kin.iter().any(|it| (it.0, it.2) != (kin[0].0, kin[0].2));
         if differ {
-            let accounts: Vec<String> = kin.iter().map(|(provider, name, _)| format!("{provider}/{name}")).collect();
-            tracing::info!(accounts = accounts.join(", "), "accounts belong to one organization and may share limits");
+            let accounts: Vec<String> =
+                kin.iter().map(|(provider, name, _)| format!("{provider}/{name}")).collect();
+            tracing::info!(
+                accounts = accounts.join(", "),
+                "accounts belong to one organization and may share limits"
+            );
         }
     }
 }
@@ -371,7 +380,7 @@ fn watch(path: &Path, door: Door<ConfigMessage>) -> Option<RecommendedWatcher> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testbed;
+    use crate::tests as shared;
 
     fn mark(organization: u64, workspace: u64) -> Mark {
         Mark { organization, workspace }
@@ -379,7 +388,7 @@ mod tests {
 
     #[test]
     fn equal_marks_make_one_quota_and_equal_organizations_do_not() {
-        let bench = testbed::bench();
+        let bench = shared::bench();
         let draft = bench.board.loaded.load().checked.draft.clone();
         let mut marks = Marks::new();
         let name = |it: &str| ("anthropic".to_owned(), it.to_owned());

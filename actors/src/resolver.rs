@@ -29,7 +29,9 @@ pub async fn resolve_all(snapshot: &Snapshot) {
     for (origin, answer) in ask(missing).await {
         match answer {
             Ok(addresses) => origin.addresses.publish(addresses),
-            Err(reason) => tracing::warn!(host = &*origin.host, reason, "the name of an upstream was not resolved"),
+            Err(reason) => {
+                tracing::warn!(host = &*origin.host, reason, "the name of an upstream was not resolved")
+            }
         }
     }
 }
@@ -91,7 +93,11 @@ impl ResolverState {
                     origin.addresses.publish(addresses);
                 }
                 Step::Stale(reason) => {
-                    tracing::warn!(host = &*origin.host, reason, "the last addresses of an upstream are kept");
+                    tracing::warn!(
+                        host = &*origin.host,
+                        reason,
+                        "the last addresses of an upstream are kept"
+                    );
                 }
                 Step::Forget(reason) => {
                     tracing::error!(host = &*origin.host, reason, "the addresses of an upstream are too old");
@@ -176,7 +182,9 @@ fn permitted(
     let mut kept: Vec<SocketAddr> = Vec::new();
     let mut refused: Option<IpAddr> = None;
     for address in addresses {
-        if !reach::allows(reach, address.ip()) || (local_only && reach::ground(address.ip()) != reach::Ground::Loopback) {
+        if !reach::allows(reach, address.ip())
+            || (local_only && reach::ground(address.ip()) != reach::Ground::Loopback)
+        {
             refused = Some(address.ip());
         } else if kept.len() < ADDRESSES_MAX && !kept.contains(&address) {
             kept.push(address);
@@ -200,12 +208,16 @@ mod tests {
     #[test]
     fn answers_are_filtered_by_reach() {
         let inward = [at("10.0.0.1:443"), at("127.0.0.1:443")];
-        let mixed = [at("169.254.169.254:443"), at("160.79.104.10:443"), at("10.0.0.1:443"), at("160.79.104.10:443")];
+        let mixed =
+            [at("169.254.169.254:443"), at("160.79.104.10:443"), at("10.0.0.1:443"), at("160.79.104.10:443")];
         assert_eq!(permitted("api.example", mixed, Reach::Public), Ok(vec![at("160.79.104.10:443")]));
         assert!(permitted("api.example", inward, Reach::Public).is_err(), "a name that turned inwards");
         assert_eq!(permitted("api.example", inward, Reach::Private), Ok(inward.to_vec()));
         assert!(permitted("api.example", [at("169.254.169.254:80")], Reach::Private).is_err());
-        assert!(permitted("localhost", [at("160.79.104.10:443")], Reach::Literal).is_err(), "localhost is this host");
+        assert!(
+            permitted("localhost", [at("160.79.104.10:443")], Reach::Literal).is_err(),
+            "localhost is this host"
+        );
         assert!(permitted("localhost", [], Reach::Literal).is_err());
         let many = (0..200u16).map(|it| SocketAddr::from(([160, 79, 104, it as u8], 443)));
         assert_eq!(permitted("api.example", many, Reach::Public).map(|it| it.len()), Ok(ADDRESSES_MAX));
@@ -221,7 +233,10 @@ mod tests {
         assert!(matches!(held.next(Err("lost".into()), &old, moment(60)), Step::Stale(_)));
         assert!(matches!(held.next(Err("lost".into()), &old, moment(3630)), Step::Stale(_)));
         assert!(matches!(held.next(Err("lost".into()), &old, moment(3631)), Step::Forget(_)));
-        assert!(matches!(held.next(Err("lost".into()), &[], moment(9999)), Step::Stale(_)), "nothing left to forget");
+        assert!(
+            matches!(held.next(Err("lost".into()), &[], moment(9999)), Step::Stale(_)),
+            "nothing left to forget"
+        );
         let new = vec![at("160.79.104.12:443")];
         assert_eq!(held.next(Ok(new.clone()), &[], moment(9999)), Step::Publish(new));
         assert_eq!(held.good_at, moment(9999));

@@ -1,17 +1,22 @@
 //! The supervision tree: root over config, key, quota and chain actors, resolver, pump, exporter and admin.
 //!
 //! One for one: a child that dies is started anew, and finds what it needs on the board and in the cells. More than
-//! [`RESTARTS_MAX`] restarts in [`RESTARTS_SPAN`] and the root gives up: what died stays dead and readiness fails,
-//! while the data plane goes on with the last snapshot and its cells.
+//! ten restarts in a minute and the root gives up: what died stays dead and readiness fails, while the data plane
+//! goes on with the last snapshot and its cells.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod restarts;
+mod spec;
+
+use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ractor::rpc::CallResult;
-use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
+use ractor::{
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent,
+};
 use rtrb::Consumer;
 use tidegate_core::report::Report;
 use tidegate_core::{Moment, Snapshot};
@@ -24,18 +29,16 @@ use crate::chain::ChainActor;
 use crate::config::{Checked, Complaints};
 use crate::door::{Door, Ticket};
 use crate::exporter::{self, Exporter, ExporterMessage};
-use crate::key::{KeyActor, KeyMessage, KeyName};
+use crate::key::{KeyActor, KeyMessage};
 use crate::pump::Pump;
-use crate::quota::{AccountName, QuotaActor, QuotaMessage};
+use crate::quota::{QuotaActor, QuotaMessage};
 use crate::reload::{self, ConfigActor, ConfigMessage};
 use crate::resolver::Resolver;
 use crate::status;
 use crate::totals::Totals;
+use restarts::Restarts;
+pub(crate) use spec::Spec;
 
-/// Restarts within the span that are taken for bad luck.
-pub(crate) const RESTARTS_MAX: usize = 10;
-/// See [`RESTARTS_MAX`].
-const RESTARTS_SPAN: Duration = Duration::from_secs(60);
 /// Pause before a child that could not even start is tried again.
 const RESPAWN_PAUSE: Duration = Duration::from_secs(1);
 /// Time for a reload: names are resolved in it.
@@ -102,7 +105,7 @@ pub async fn start(wiring: Wiring) -> Result<ControlPlane, StartError> {
         dropped: wiring.dropped,
         rings: wiring.reports,
         initial: wiring.initial,
-        loaded: Loaded { checked: wiring.checked, digest: None },
+        loaded: Loaded { digest: Some(wiring.checked.text_digest()), checked: wiring.checked },
         admin_listener,
     }));
     let (root, task) = Actor::spawn(None, Root, board.clone()).await?;
@@ -188,50 +191,6 @@ pub(crate) enum RootMessage {
     Stop(RpcReplyPort<()>),
 }
 
-/// Which child.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Spec {
-    Admin,
-    Chain(String),
-    Config,
-    Exporter,
-    Key(KeyName),
-    Pump,
-    Quota(AccountName),
-    Resolver,
-}
-
-impl Spec {
-    fn name(&self) -> String {
-        match self {
-            Spec::Admin => "admin".into(),
-            Spec::Chain(model) => format!("chain/{model}"),
-            Spec::Config => "config".into(),
-            Spec::Exporter => "exporter".into(),
-            Spec::Key(it) => format!("key/{}/{}", it.provider, it.key),
-            Spec::Pump => "pump".into(),
-            Spec::Quota(it) => format!("quota/{}/{}", it.provider, it.account),
-            Spec::Resolver => "resolver".into(),
-        }
-    }
-
-    /// Every child that a snapshot asks for.
-    fn all_of(snapshot: &Snapshot) -> Vec<Spec> {
-        // Those that are sent to come first.
-        let mut all = vec![Spec::Exporter, Spec::Config, Spec::Resolver];
-        for account in &snapshot.accounts {
-            let provider = snapshot.provider(account.provider).name.to_string();
-            all.push(Spec::Quota(AccountName { provider: provider.clone(), account: account.name.to_string() }));
-            let keys = account.keys.iter().map(|it| snapshot.key(*it).name.to_string());
-            all.extend(keys.map(|key| Spec::Key(KeyName { provider: provider.clone(), key })));
-        }
-        let chains = snapshot.models.iter().filter(|it| it.chain.len() > 1);
-        all.extend(chains.map(|it| Spec::Chain(it.name.to_string())));
-        all.extend([Spec::Pump, Spec::Admin]);
-        all
-    }
-}
-
 /// The way into a child's mailbox, for those that others send to.
 enum Way {
     Closed,
@@ -306,8 +265,12 @@ impl Actor for Root {
         state: &mut RootState,
     ) -> Result<(), ActorProcessingErr> {
         match event {
-            SupervisionEvent::ActorFailed(who, error) => state.died(&myself, who.get_id(), &error.to_string()).await,
-            SupervisionEvent::ActorTerminated(who, _, reason) => {
+            SupervisionEvent::ActorFailed(who, error) => {
+                state.died(&myself, who.get_id(), &error.to_string()).await
+            }
+            SupervisionEvent::ActorTerminated(who, last_state, reason) => {
+                // What the dead actor held (rings, a socket) is free before its successor asks for it.
+                drop(last_state);
                 state.died(&myself, who.get_id(), reason.as_deref().unwrap_or("ended")).await;
             }
             _ => {}
@@ -351,7 +314,11 @@ impl RootState {
             self.board.restarts.fetch_add(1, Ordering::Relaxed);
             self.spawn(myself, child.spec).await;
         } else {
-            tracing::error!(actor, why, "an actor died, and too many did before: it stays dead, readiness fails");
+            tracing::error!(
+                actor,
+                why,
+                "an actor died, and too many did before: it stays dead, readiness fails"
+            );
             self.board.gave_up.store(true, Ordering::Relaxed);
         }
         self.publish_directory();
@@ -369,7 +336,11 @@ impl RootState {
         }
     }
 
-    async fn try_spawn(&self, myself: &ActorRef<RootMessage>, spec: &Spec) -> Result<(ActorCell, Way), SpawnErr> {
+    async fn try_spawn(
+        &self,
+        myself: &ActorRef<RootMessage>,
+        spec: &Spec,
+    ) -> Result<(ActorCell, Way), SpawnErr> {
         let root = myself.get_cell();
         let board = self.board.clone();
         Ok(match spec {
@@ -396,7 +367,9 @@ impl RootState {
                 let (actor, _) = Actor::spawn_linked(None, QuotaActor, (board, name.clone()), root).await?;
                 (actor.get_cell(), Way::Quota(Door::new(actor, QUOTA_WAITING_MAX)))
             }
-            Spec::Resolver => (Actor::spawn_linked(None, Resolver, board, root).await?.0.get_cell(), Way::Closed),
+            Spec::Resolver => {
+                (Actor::spawn_linked(None, Resolver, board, root).await?.0.get_cell(), Way::Closed)
+            }
         })
     }
 
@@ -408,37 +381,23 @@ impl RootState {
                 (Way::Config(door), _) => directory.config = Some(door.clone()),
                 (Way::Exporter(door), _) => directory.exporter = Some(door.clone()),
                 (Way::Key(door), Spec::Key(it)) => {
-                    directory.keys.entry(it.provider.clone()).or_default().insert(it.key.clone(), door.clone());
+                    directory
+                        .keys
+                        .entry(it.provider.clone())
+                        .or_default()
+                        .insert(it.key.clone(), door.clone());
                 }
                 (Way::Quota(door), Spec::Quota(it)) => {
-                    directory.quotas.entry(it.provider.clone()).or_default().insert(it.account.clone(), door.clone());
+                    directory
+                        .quotas
+                        .entry(it.provider.clone())
+                        .or_default()
+                        .insert(it.account.clone(), door.clone());
                 }
                 _ => {}
             }
         }
         self.board.directory.store(Arc::new(directory));
-    }
-}
-
-/// The intensity limit. Pure; time is an argument.
-#[derive(Debug, Default)]
-struct Restarts {
-    recent: VecDeque<Instant>,
-    gave_up: bool,
-}
-
-impl Restarts {
-    /// Counts one more restart; false from the first that is too many, for good.
-    fn allow(&mut self, now: Instant) -> bool {
-        while self.recent.front().is_some_and(|it| now.duration_since(*it) >= RESTARTS_SPAN) {
-            self.recent.pop_front();
-        }
-        if self.recent.len() >= RESTARTS_MAX {
-            self.gave_up = true;
-        } else {
-            self.recent.push_back(now);
-        }
-        !self.gave_up
     }
 }
 

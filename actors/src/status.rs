@@ -50,7 +50,8 @@ pub(crate) fn status_body(board: &Board) -> Value {
     let snapshot = board.snapshot.load_full();
     let now = board.now();
     let refused = board.refused.load();
-    let complaints = refused.as_ref().map(|it| it.list().iter().map(ToString::to_string).collect::<Vec<String>>());
+    let complaints =
+        refused.as_ref().map(|it| it.list().iter().map(ToString::to_string).collect::<Vec<String>>());
     let totals = board.metrics.sums.read();
     json!({
         "gateway": ready_body(board),

@@ -201,7 +201,9 @@ pub(crate) fn failed(report: &CallReport) -> bool {
         CallEnd::Complete | CallEnd::CallerGone => false,
         CallEnd::Fault(kind) => kind.blame() != Blame::Caller,
         // An upstream's 4xx passed on is the caller's own, except those that speak about us.
-        CallEnd::UpstreamError => !(400..500).contains(&report.status) || matches!(report.status, 401 | 402 | 403 | 429),
+        CallEnd::UpstreamError => {
+            !(400..500).contains(&report.status) || matches!(report.status, 401 | 402 | 403 | 429)
+        }
     }
 }
 
@@ -210,7 +212,7 @@ mod tests {
     use tidegate_core::FaultKind;
 
     use super::*;
-    use crate::testbed::call_report;
+    use crate::tests::call_report;
 
     #[test]
     fn whose_failure_it_was() {

@@ -165,7 +165,8 @@ impl Check<'_> {
             if lower.is_empty() || lower.len() > NAME_BYTES_MAX || !lower.bytes().all(token) {
                 self.notes.error(spot, format!("`{}` is not a header name", name.escape_debug()), None);
             } else if NEVER_FORWARDED.contains(&lower.as_str()) {
-                let message = format!("`{lower}` is never forwarded: it belongs to the caller's own connection");
+                let message =
+                    format!("`{lower}` is never forwarded: it belongs to the caller's own connection");
                 self.notes.error(spot, message, None);
             } else if names.contains(&lower) {
                 self.notes.error(spot, format!("`{lower}` is given twice"), None);
@@ -199,7 +200,9 @@ impl Check<'_> {
             self.notes.error(spot, format!("{what} is empty"), None);
             return None;
         }
-        if text.len() > tidegate_core::limits::CREDENTIAL_BYTES_MAX || !text.bytes().all(|it| it.is_ascii_graphic()) {
+        if text.len() > tidegate_core::limits::CREDENTIAL_BYTES_MAX
+            || !text.bytes().all(|it| it.is_ascii_graphic())
+        {
             let hint = "visible ASCII without spaces, at most 1024 characters".to_owned();
             self.notes.error(spot, format!("{what} cannot be sent in a header"), hint);
             return None;
@@ -252,11 +255,18 @@ pub(super) fn judge_listeners(
 ) {
     if open && !listen.ip().is_loopback() {
         let hint = "add `virtual_keys`, or listen on 127.0.0.1".to_owned();
-        notes.error(spot, format!("anyone who reaches {listen} could spend the keys: it is open to others"), hint);
+        notes.error(
+            spot,
+            format!("anyone who reaches {listen} could spend the keys: it is open to others"),
+            hint,
+        );
     }
-    let same_host =
-        listen.ip() == admin.ip() || listen.ip().is_unspecified() || admin.ip().is_unspecified();
+    let same_host = listen.ip() == admin.ip() || listen.ip().is_unspecified() || admin.ip().is_unspecified();
     if listen.port() != 0 && listen.port() == admin.port() && same_host {
-        notes.error(admin_spot.max(spot), format!("`listen` and `admin.listen` are both port {}", listen.port()), None);
+        notes.error(
+            admin_spot.max(spot),
+            format!("`listen` and `admin.listen` are both port {}", listen.port()),
+            None,
+        );
     }
 }

@@ -146,7 +146,8 @@ impl Notes {
             self.unlisted.set(self.unlisted.get() + 1);
             return;
         }
-        let place = (spot.line > 0).then(|| Place { file: self.file.clone(), line: spot.line, column: spot.column });
+        let place =
+            (spot.line > 0).then(|| Place { file: self.file.clone(), line: spot.line, column: spot.column });
         list.push(Complaint { severity, place, message, hint });
     }
 

@@ -35,7 +35,19 @@ mod tests {
         assert_eq!(parse("3s"), Ok(Duration::from_secs(3)));
         assert_eq!(parse("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(parse("24h"), Ok(DURATION_MAX));
-        for wrong in ["", "3", "s", "-3s", "3 s", "1.5s", "0s", "25h", "99999999999999999999s", "3sec", "18446744073709551615h"] {
+        for wrong in [
+            "",
+            "3",
+            "s",
+            "-3s",
+            "3 s",
+            "1.5s",
+            "0s",
+            "25h",
+            "99999999999999999999s",
+            "3sec",
+            "18446744073709551615h",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

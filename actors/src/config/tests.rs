@@ -84,7 +84,8 @@ fn the_example_of_the_design_is_good() {
     assert_eq!(checked.warnings, [], "{}", checked.render_warnings(false));
     let draft = &checked.draft;
     let first = &draft.providers[0];
-    let accounts: Vec<(&str, usize)> = first.accounts.iter().map(|it| (it.name.as_str(), it.keys.len())).collect();
+    let accounts: Vec<(&str, usize)> =
+        first.accounts.iter().map(|it| (it.name.as_str(), it.keys.len())).collect();
     assert_eq!(accounts, [("acme", 2), ("beta-1", 1), ("gamma-1", 1)]);
     assert_eq!(first.accounts[0].keys[0].weight, 2.0);
     assert!(first.accounts[0].limits.iter().all(|it| it.requests.is_none()));
@@ -95,13 +96,23 @@ fn the_example_of_the_design_is_good() {
     assert_eq!(first.accounts[2].limits[class("opus-5")].input_tokens, None);
     assert_eq!(first.accounts[2].limits[class("sonnet-5-5")].requests, Some(500));
     let eu = &draft.providers[1];
-    assert_eq!((&*eu.origin.host, &*eu.origin.base_path, eu.origin.reach), ("eu.example.com", "/proxy", Reach::Private));
+    assert_eq!(
+        (&*eu.origin.host, &*eu.origin.base_path, eu.origin.reach),
+        ("eu.example.com", "/proxy", Reach::Private)
+    );
     assert!(eu.origin.ca_pem.is_some());
-    assert_eq!((eu.timeouts.idle, eu.timeouts.total), (Duration::from_secs(30), Some(Duration::from_secs(3600))));
+    assert_eq!(
+        (eu.timeouts.idle, eu.timeouts.total),
+        (Duration::from_secs(30), Some(Duration::from_secs(3600)))
+    );
     assert_eq!(eu.timeouts.connect, Duration::from_secs(3));
     assert_eq!(first.timeouts.total, None);
     assert_eq!((&*eu.classes[0].name, &*eu.classes[1].name), ("mine", "sonnet-5"));
-    assert_eq!(eu.classes.iter().filter(|it| it.name == "sonnet-5").count(), 1, "a restated class replaces its own");
+    assert_eq!(
+        eu.classes.iter().filter(|it| it.name == "sonnet-5").count(),
+        1,
+        "a restated class replaces its own"
+    );
     assert_eq!(eu.classes.last().map(|it| it.patterns.clone()), Some(vec!["*".to_owned()]));
     assert_eq!(draft.models[0].chain.len(), 2);
     assert_eq!(draft.callers[0].limits.tokens_per_minute, Some(200_000));
@@ -113,7 +124,8 @@ fn the_example_of_the_design_is_good() {
 
 #[test]
 fn json_is_a_subset() {
-    let text = r#"{"providers": {"openai": {"keys": [{"name": "k", "value": "${env:ACME_1}"}]}}, "workers": 2}"#;
+    let text =
+        r#"{"providers": {"openai": {"keys": [{"name": "k", "value": "${env:ACME_1}"}]}}, "workers": 2}"#;
     let checked = check_given(text).unwrap_or_else(|it| panic!("{it}"));
     assert_eq!(checked.settings.workers, Some(2));
     assert_eq!((checked.settings.listen.port(), checked.settings.admin.listen.port()), (4000, 4001));
@@ -144,34 +156,62 @@ const BAD: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "providers:\n  anthropic:\n    keys:\n      - { name: a, value: \"${env:NOPE}\", wieght: 2, weight: 0 }\n      - { name: a, value: \"${env:ACME_1}\" }\n      - { name: a, value: \"${env:ACME_2}\", limits: { rpm: 1, opus-5: { rpm: 0 } } }\n      - { name: d, value: \"${env:ACME_1}\", limits: { opus-55: { rpm: 0 } } }\n      - { name: e, value: \"${env:BETA_1}\", limits: { rmp: 3 } }\n",
+        "providers:\n\
+         \x20 anthropic:\n\
+         \x20   keys:\n\
+         \x20     - { name: a, value: \"${env:NOPE}\", wieght: 2, weight: 0 }\n\
+         \x20     - { name: a, value: \"${env:ACME_1}\" }\n\
+         \x20     - { name: a, value: \"${env:ACME_2}\", limits: { rpm: 1, opus-5: { rpm: 0 } } }\n\
+         \x20     - { name: d, value: \"${env:ACME_1}\", limits: { opus-55: { rpm: 0 } } }\n\
+         \x20     - { name: e, value: \"${env:BETA_1}\", limits: { rmp: 3 } }\n",
         &[
             "4:27 error the environment variable `NOPE` is not set, or empty",
             "4:42 error unknown field `wieght`",
             "4:61 error a weight must be above 0 and at most 1000000",
             "6:17 error two keys of `anthropic` are named `a`",
             "7:27 error `d` is the same credential as `a`",
-            "7:52 error there is no model class `opus-55`",
-            "7:68 error a limit must be from 1 to 1000000000 per minute",
-            "8:52 error there is no limit `rmp`",
+            "7:54 error there is no model class `opus-55`",
+            "7:70 error a limit must be from 1 to 1000000000 per minute",
+            "8:54 error there is no limit `rmp`",
         ],
     ),
     (
-        "providers:\n  anthropic:\n    keys: [{ name: a, value: \"${env:ACME_1}\", limits: { rpm: 1, opus-5: { rpm: 2 } } },\n           { name: b, value: \"${env:ACME_2}\", account: x, limits: { rpm: 1 } },\n           { name: c, value: \"${env:BETA_1}\", account: x, limits: { rpm: 2 } }]\n",
+        "providers:\n\
+         \x20 anthropic:\n\
+         \x20   keys: [{ name: a, value: \"${env:ACME_1}\", limits: { rpm: 1, opus-5: { rpm: 2 } } },\n\
+         \x20          { name: b, value: \"${env:ACME_2}\", account: x, limits: { rpm: 1 } },\n\
+         \x20          { name: c, value: \"${env:BETA_1}\", account: x, limits: { rpm: 2 } }]\n",
         &[
             "3:55 error `limits` mixes numbers and model classes",
             "5:67 error the account `x` has `limits` twice",
         ],
     ),
     (
-        "providers:\n  anthropic:\n    base_url: http://api.example.com\n    keys: [{ name: a, value: \"${env:ACME_1}\" }]\n  meta:\n    kind: openai\n    base_url: http://169.254.169.254/latest\n    ca_file: /none.pem\n    keys: [{ name: a, value: \"${env:ACME_2}\" }]\n",
+        "providers:\n\
+         \x20 anthropic:\n\
+         \x20   base_url: http://api.example.com\n\
+         \x20   keys: [{ name: a, value: \"${env:ACME_1}\" }]\n\
+         \x20 meta:\n\
+         \x20   kind: openai\n\
+         \x20   base_url: http://169.254.169.254/latest\n\
+         \x20   ca_file: /none.pem\n\
+         \x20   keys: [{ name: a, value: \"${env:ACME_2}\" }]\n",
         &[
             "3:15 error plain HTTP to the name `api.example.com` would show the key to the network",
             "7:15 error `169.254.169.254` is no place for an upstream",
         ],
     ),
     (
-        "providers:\n  anthropic: &it\n    keys: [{ name: a, value: \"${env:ACME_1}\" }]\nmodels:\n  empty: { chain: [] }\n  none: {}\n  bare: { chain: [claude, empty] }\n  far: { chain: [antropic/x, anthropic/] }\n  twice: { chain: [anthropic/x, anthropic/x] }\n  odd: { chain: anthropic/x }\n",
+        "providers:\n\
+         \x20 anthropic: &it\n\
+         \x20   keys: [{ name: a, value: \"${env:ACME_1}\" }]\n\
+         models:\n\
+         \x20 empty: { chain: [] }\n\
+         \x20 none: {}\n\
+         \x20 bare: { chain: [claude, empty] }\n\
+         \x20 far: { chain: [antropic/x, anthropic/] }\n\
+         \x20 twice: { chain: [anthropic/x, anthropic/x] }\n\
+         \x20 odd: { chain: anthropic/x }\n",
         &[
             "5:19 error the model `empty` has no targets",
             "6:3 error the model `none` has no targets",
@@ -184,7 +224,15 @@ const BAD: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "listen: 0.0.0.0:4001\nworkers: 0\nio: uring\ndecompress: true\nforward_headers: [Cookie, \"a b\", x-a, X-A]\ntimeouts: { connect: 3, idle: 0s, total: never, first_bite: 1s }\nproviders:\n  anthropic:\n    keys: [{ name: a, value: \"${env:ACME_1}\" }]\n",
+        "listen: 0.0.0.0:4001\n\
+         workers: 0\n\
+         io: uring\n\
+         decompress: true\n\
+         forward_headers: [Cookie, \"a b\", x-a, X-A]\n\
+         timeouts: { connect: 3, idle: 0s, total: never, first_bite: 1s }\n\
+         providers:\n\
+         \x20 anthropic:\n\
+         \x20   keys: [{ name: a, value: \"${env:ACME_1}\" }]\n",
         &[
             "1:9 error anyone who reaches 0.0.0.0:4001 could spend the keys: it is open to others",
             "1:9 error `listen` and `admin.listen` are both port 4001",
@@ -201,7 +249,14 @@ const BAD: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "providers:\n  anthropic:\n    keys: [{ name: a, value: \"${env:ACME_1}\" }]\nvirtual_keys:\n  - { name: x, key: \"${env:TEAM_CHAT}\" }\n  - { name: x, key: \"${env:TEAM_CHAT}\" }\n  - { name: y, key: \"${env:ACME_1}\", limits: { rpm: -1, tpm: 1.5 }, models: [\"\"] }\n  - { key: \"with space\" }\n",
+        "providers:\n\
+         \x20 anthropic:\n\
+         \x20   keys: [{ name: a, value: \"${env:ACME_1}\" }]\n\
+         virtual_keys:\n\
+         \x20 - { name: x, key: \"${env:TEAM_CHAT}\" }\n\
+         \x20 - { name: x, key: \"${env:TEAM_CHAT}\" }\n\
+         \x20 - { name: y, key: \"${env:ACME_1}\", limits: { rpm: -1, tpm: 1.5 }, models: [\"\"] }\n\
+         \x20 - { key: \"with space\" }\n",
         &[
             "6:13 error two virtual keys are named `x`",
             "6:21 error `x` is the same key as `x`",
@@ -229,7 +284,19 @@ fn everything_wrong_is_said_at_once_and_where() {
 /// Files that work, but hardly as meant.
 #[test]
 fn warnings() {
-    let text = "listen: 0.0.0.0:4000\nadmin: { listen: \"0.0.0.0:4001\" }\nproviders:\n  anthropic:\n    base_url: http://160.79.104.10\n    private: true\n    keys: [{ name: a, value: sk-ant-literal }]\n  openai:\n    keys: [{ name: b, value: \"${env:ACME_1}\" }]\nmodels:\n  m: { chain: [anthropic/x, openai/y] }\nvirtual_keys:\n  - { name: x, key: short-one, limits: { count_cache_reads: true } }\n";
+    let text = "listen: 0.0.0.0:4000\n\
+     admin: { listen: \"0.0.0.0:4001\" }\n\
+     providers:\n\
+     \x20 anthropic:\n\
+     \x20   base_url: http://160.79.104.10\n\
+     \x20   private: true\n\
+     \x20   keys: [{ name: a, value: sk-ant-literal }]\n\
+     \x20 openai:\n\
+     \x20   keys: [{ name: b, value: \"${env:ACME_1}\" }]\n\
+     models:\n\
+     \x20 m: { chain: [anthropic/x, openai/y] }\n\
+     virtual_keys:\n\
+     \x20 - { name: x, key: short-one, limits: { count_cache_reads: true } }\n";
     assert_eq!(
         complaints(text),
         [
@@ -247,7 +314,17 @@ fn warnings() {
 
 #[test]
 fn snippets_name_the_place_and_show_no_secret() {
-    let text = "providers:\n  anthropic:\n    keys:\n      - { name: a, value: sk-canary-1, wieght: 2 }\n      - { name: b, value: \"sk-canary-2\", weight: -1 }\n      - name: c\n        value: |\n          sk-canary-3\n          sk-canary-4\nvirtual_keys: [{ name: v, key: 'sk-canary-5', limts: {} }]\nadmin: { token: sk-canary-6, x: 1 }\n";
+    let text = "providers:\n\
+     \x20 anthropic:\n\
+     \x20   keys:\n\
+     \x20     - { name: a, value: sk-canary-1, wieght: 2 }\n\
+     \x20     - { name: b, value: \"sk-canary-2\", weight: -1 }\n\
+     \x20     - name: c\n\
+     \x20       value: |\n\
+     \x20         sk-canary-3\n\
+     \x20         sk-canary-4\n\
+     virtual_keys: [{ name: v, key: 'sk-canary-5', limts: {} }]\n\
+     admin: { token: sk-canary-6, x: 1 }\n";
     let complaints = check_given(text).expect_err("mistakes");
     for styled in [false, true] {
         let shown = complaints.render(styled);
@@ -261,7 +338,8 @@ fn snippets_name_the_place_and_show_no_secret() {
 
 #[test]
 fn a_text_that_is_no_yaml_is_one_complaint_without_secrets() {
-    let text = "providers:\n  anthropic:\n    keys: [{ name: a, value: sk-canary-1, \"b }]\nkey: sk-canary-2\n";
+    let text =
+        "providers:\n  anthropic:\n    keys: [{ name: a, value: sk-canary-1, \"b }]\nkey: sk-canary-2\n";
     let complaints = check_given(text).expect_err("broken");
     assert_eq!(complaints.list().len(), 1);
     assert!(complaints.list()[0].place.is_some());
@@ -285,7 +363,14 @@ fn bombs_end() {
 
 #[test]
 fn aliases_and_merges_have_places() {
-    let text = "providers:\n  anthropic: &base\n    keys: [{ name: a, value: \"${env:ACME_1}\" }]\n  two:\n    kind: anthropic\n    keys: [{ name: a, value: \"${env:ACME_2}\" }]\n    timeouts: &t { idle: 5s }\ntimeouts: *t\n";
+    let text = "providers:\n\
+     \x20 anthropic: &base\n\
+     \x20   keys: [{ name: a, value: \"${env:ACME_1}\" }]\n\
+     \x20 two:\n\
+     \x20   kind: anthropic\n\
+     \x20   keys: [{ name: a, value: \"${env:ACME_2}\" }]\n\
+     \x20   timeouts: &t { idle: 5s }\n\
+     timeouts: *t\n";
     let checked = check_given(text).unwrap_or_else(|it| panic!("{it}"));
     assert_eq!(checked.draft.providers[0].timeouts.idle, Duration::from_secs(5));
 }
@@ -315,7 +400,8 @@ fn files_are_read_beside_each_other() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("key"), "sk-from-file\n").expect("written");
     let path = folder.path().join("tidegate.yaml");
-    std::fs::write(&path, "providers: { anthropic: { keys: [{ name: a, value: \"${file:key}\" }] } }\n").expect("written");
+    std::fs::write(&path, "providers: { anthropic: { keys: [{ name: a, value: \"${file:key}\" }] } }\n")
+        .expect("written");
     let checked = check_file(&path).unwrap_or_else(|it| panic!("{it}"));
     assert_eq!(checked.draft.providers[0].accounts[0].keys[0].secret.expose(), "sk-from-file");
     std::fs::write(&path, [0xff, 0xfe]).expect("written");
@@ -328,10 +414,42 @@ fn the_schema_names_every_field() {
     let schema: serde_json::Value = serde_json::from_str(&schema()).expect("JSON");
     let text = schema.to_string();
     for field in [
-        "listen", "admin", "token", "io", "workers", "providers", "kind", "base_url", "private", "ca_file", "keys",
-        "name", "value", "account", "weight", "limits", "rpm", "itpm", "otpm", "classes", "timeouts", "connect",
-        "first_byte", "first_byte_whole", "idle", "total", "models", "chain", "virtual_keys", "key", "tpm",
-        "count_cache_reads", "models_only", "expose_routing", "decompress", "forward_headers",
+        "listen",
+        "admin",
+        "token",
+        "io",
+        "workers",
+        "providers",
+        "kind",
+        "base_url",
+        "private",
+        "ca_file",
+        "keys",
+        "name",
+        "value",
+        "account",
+        "weight",
+        "limits",
+        "rpm",
+        "itpm",
+        "otpm",
+        "classes",
+        "timeouts",
+        "connect",
+        "first_byte",
+        "first_byte_whole",
+        "idle",
+        "total",
+        "models",
+        "chain",
+        "virtual_keys",
+        "key",
+        "tpm",
+        "count_cache_reads",
+        "models_only",
+        "expose_routing",
+        "decompress",
+        "forward_headers",
     ] {
         assert!(text.contains(&format!("\"{field}\":")), "{field}");
     }

@@ -23,15 +23,21 @@ pub(super) struct BaseUrl {
     pub(super) exposed: bool,
 }
 
-/// Reads and judges a base URL. The error is a message and perhaps a hint.
-pub(super) fn parse(text: &str, private: bool) -> Result<BaseUrl, (String, Option<&'static str>)> {
+/// What is wrong with a URL, and perhaps what to do.
+type Refusal = (String, Option<&'static str>);
+
+/// Reads and judges a base URL.
+pub(super) fn parse(text: &str, private: bool) -> Result<BaseUrl, Refusal> {
     let (tls, rest) = match text.split_once("://") {
         Some(("https", rest)) => (true, rest),
         Some(("http", rest)) => (false, rest),
         _ => return Err(("the URL must begin with `https://`".into(), Some("for example https://host/v1"))),
     };
     if rest.contains(['?', '#']) {
-        return Err(("the URL has a query or fragment".into(), Some("give scheme, host, port and path only")));
+        return Err((
+            "the URL has a query or fragment".into(),
+            Some("give scheme, host, port and path only"),
+        ));
     }
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     if authority.contains('@') {
@@ -49,7 +55,10 @@ pub(super) fn parse(text: &str, private: bool) -> Result<BaseUrl, (String, Optio
         let local = host == "localhost";
         if !tls && !local {
             let hint = "use https://, or a literal address, or `localhost`";
-            return Err((format!("plain HTTP to the name `{host}` would show the key to the network"), Some(hint)));
+            return Err((
+                format!("plain HTTP to the name `{host}` would show the key to the network"),
+                Some(hint),
+            ));
         }
         let reach = match (local, private) {
             (true, _) => Reach::Literal,
@@ -67,7 +76,7 @@ pub(super) fn parse(text: &str, private: bool) -> Result<BaseUrl, (String, Optio
     Ok(BaseUrl { tls, host: address.to_string(), port, path, reach: Reach::Literal, exposed })
 }
 
-fn split_port(authority: &str) -> Result<(&str, Option<u16>), (String, Option<&'static str>)> {
+fn split_port(authority: &str) -> Result<(&str, Option<u16>), Refusal> {
     // The colons of an IPv6 literal stand inside brackets.
     let after_literal = authority.find(']').map_or(0, |at| at + 1);
     let Some(colon) = authority[after_literal..].find(':').map(|at| at + after_literal) else {
@@ -81,7 +90,7 @@ fn split_port(authority: &str) -> Result<(&str, Option<u16>), (String, Option<&'
     }
 }
 
-fn check_path(path: &str) -> Result<String, (String, Option<&'static str>)> {
+fn check_path(path: &str) -> Result<String, Refusal> {
     let plain = |it: u8| it.is_ascii_alphanumeric() || b"/-._~%".contains(&it);
     let odd = path.split('/').any(|segment| segment == "." || segment == "..") || path.contains("//");
     if !path.bytes().all(plain) || odd {
@@ -90,7 +99,7 @@ fn check_path(path: &str) -> Result<String, (String, Option<&'static str>)> {
     Ok(path.trim_end_matches('/').to_owned())
 }
 
-fn check_name(host: &str) -> Result<String, (String, Option<&'static str>)> {
+fn check_name(host: &str) -> Result<String, Refusal> {
     let host = host.to_ascii_lowercase();
     let label_fits = |label: &str| {
         let inner = label.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-' || it == b'_');
@@ -124,7 +133,10 @@ mod tests {
             ("https://10.0.0.7", false, true, "10.0.0.7", 443, "", Reach::Literal),
         ] {
             let url = parse(text, private).expect(text);
-            assert_eq!((url.tls, &*url.host, url.port, &*url.path, url.reach), (tls, host, port, path, reach));
+            assert_eq!(
+                (url.tls, &*url.host, url.port, &*url.path, url.reach),
+                (tls, host, port, path, reach)
+            );
             assert!(!url.exposed, "{text}");
         }
         assert!(parse("http://160.79.104.10", false).is_ok_and(|it| it.exposed));

@@ -1,6 +1,6 @@
 //! `virtual_keys`: who may call. The keys themselves are digested here and not kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tidegate_core::caller::digest;
 use tidegate_core::limits::{VIRTUAL_KEY_CHARS_MIN, VIRTUAL_KEYS_MAX};
@@ -16,7 +16,7 @@ impl Check<'_> {
     pub(super) fn callers(&self, raw: &RawConfig, providers: &[ProviderDraft]) -> Vec<CallerDraft> {
         let Some((listed, spot)) = raw.virtual_keys.given() else { return Vec::new() };
         self.bounded(listed.len(), VIRTUAL_KEYS_MAX, "virtual keys", spot);
-        let upstream: Vec<[u8; 32]> = providers
+        let upstream: HashSet<[u8; 32]> = providers
             .iter()
             .flat_map(|it| &it.accounts)
             .flat_map(|it| &it.keys)

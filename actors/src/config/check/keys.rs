@@ -45,7 +45,10 @@ impl Check<'_> {
             if !raw.limits.is_absent() {
                 let at = raw.limits.spot_or(spot);
                 if let Some(first) = limits_at.insert(account.clone(), at) {
-                    let hint = format!("keys of one account share one quota; the first stand in line {}", first.line);
+                    let hint = format!(
+                        "keys of one account share one quota; the first stand in line {}",
+                        first.line
+                    );
                     self.notes.error(at, format!("the account `{account}` has `limits` twice"), hint);
                 }
             }
@@ -57,13 +60,20 @@ impl Check<'_> {
                         known.limits = limits;
                     }
                 }
-                None => accounts.push(AccountDraft { name: account, keys: vec![key], limits, shared_quota: None }),
+                None => {
+                    accounts.push(AccountDraft { name: account, keys: vec![key], limits, shared_quota: None })
+                }
             }
         }
         accounts
     }
 
-    fn key(&self, raw: &RawKey, spot: Spot, secrets: &mut HashMap<String, String>) -> Option<(KeyDraft, Spot)> {
+    fn key(
+        &self,
+        raw: &RawKey,
+        spot: Spot,
+        secrets: &mut HashMap<String, String>,
+    ) -> Option<(KeyDraft, Spot)> {
         let name = self.name(&raw.name, "a key", spot);
         let weight = self.weight(&raw.weight);
         if raw.value.is_absent() {

@@ -17,7 +17,11 @@ const DIMENSIONS: [&str; 3] = ["rpm", "itpm", "otpm"];
 
 impl Check<'_> {
     /// The limits of an account in each class, in class order.
-    pub(super) fn quota_limits(&self, raw: &Field<Entries<RawLimit>>, classes: &[ClassDraft]) -> Vec<QuotaLimits> {
+    pub(super) fn quota_limits(
+        &self,
+        raw: &Field<Entries<RawLimit>>,
+        classes: &[ClassDraft],
+    ) -> Vec<QuotaLimits> {
         let mut limits = vec![QuotaLimits::default(); classes.len()];
         let Some((entries, spot)) = raw.given() else { return limits };
         let flat = entries.0.iter().any(|it| matches!(it.2, Field::Given(RawLimit::Number(_), _)));
@@ -43,7 +47,11 @@ impl Check<'_> {
                 named[at] = true;
             } else {
                 let known = classes.iter().map(|it| it.name.as_str()).chain([DEFAULT_CLASS]);
-                self.notes.error(*spot, format!("there is no model class `{name}`"), suggest::hint(name, known));
+                self.notes.error(
+                    *spot,
+                    format!("there is no model class `{name}`"),
+                    suggest::hint(name, known),
+                );
             }
         }
         for (limit, named) in limits.iter_mut().zip(named) {

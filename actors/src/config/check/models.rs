@@ -88,12 +88,17 @@ impl Check<'_> {
     }
 
     fn one_dialect(&self, name: &str, spot: Spot, chain: &[TargetDraft], providers: &[ProviderDraft]) {
-        let dialect_of = |it: &TargetDraft| providers.iter().find(|p| p.name == it.provider).map(|p| p.dialect);
+        let dialect_of =
+            |it: &TargetDraft| providers.iter().find(|p| p.name == it.provider).map(|p| p.dialect);
         let mut dialects = chain.iter().map(dialect_of);
         let first = dialects.next();
         if first.is_some_and(|first| dialects.any(|it| it != first)) {
             let hint = "a caller reaches the targets of the dialect it speaks".to_owned();
-            self.notes.warning(spot, format!("the chain of `{name}` joins providers of different kinds"), hint);
+            self.notes.warning(
+                spot,
+                format!("the chain of `{name}` joins providers of different kinds"),
+                hint,
+            );
         }
     }
 }

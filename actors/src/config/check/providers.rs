@@ -120,7 +120,8 @@ impl Check<'_> {
                 return None;
             }
         };
-        let certificates: Result<Vec<CertificateDer<'_>>, _> = CertificateDer::pem_slice_iter(&content).collect();
+        let certificates: Result<Vec<CertificateDer<'_>>, _> =
+            CertificateDer::pem_slice_iter(&content).collect();
         if certificates.is_ok_and(|it| !it.is_empty()) {
             return Some(content.into());
         }
@@ -134,7 +135,10 @@ impl Check<'_> {
         if let Some((entries, spot)) = raw.classes.given() {
             for (name, spot, patterns) in &entries.0 {
                 if self.name_fits(name, *spot) {
-                    classes.push(ClassDraft { name: name.clone(), patterns: self.patterns(name, *spot, patterns) });
+                    classes.push(ClassDraft {
+                        name: name.clone(),
+                        patterns: self.patterns(name, *spot, patterns),
+                    });
                 }
             }
             self.bounded(entries.0.len(), CLASSES_MAX / 2, "classes", spot);
