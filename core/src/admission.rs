@@ -10,13 +10,13 @@
 //! words of one caller in one padded line: one call touches all of them, so one transfer between cores serves all.
 //!
 //! **Who writes.** `full_at_ns`: workers, by compare-and-swap of one word ([`reserve`], settlement). `per_minute`,
-//! `revoked`, `count_cache_reads`: the control plane, by plain store. `in_flight`: workers, add and subtract.
+//! `revoked`, `count_cache_reads`: the control plane alone, by plain store. `in_flight`: workers, add and subtract.
 //!
-//! **Orderings.** All `Relaxed` (a take is `Release` for the sake of [`crate::quota`] alone). A decision reads `per_minute` once and then decides and acts in one
-//! compare-and-swap of `full_at_ns`; nothing else is published through these words, so all that is needed is that
-//! the modifications of `full_at_ns` have one order, which every atomic has. A stale `per_minute` is the old
-//! configuration, for one call. A stale `full_at_ns` fails the exchange and is read again; a refusal from a stale
-//! one is a refusal at a moment just past.
+//! **Orderings.** All `Relaxed` (a take is `Release` for the sake of [`crate::quota`] alone). A decision reads
+//! `per_minute` once and then decides and acts in one compare-and-swap of `full_at_ns`; nothing else is published
+//! through these words, so all that is needed is that the modifications of `full_at_ns` have one order, which every
+//! atomic has. A stale `per_minute` is the old configuration, for one call. A stale `full_at_ns` fails the exchange
+//! and is read again; a refusal from a stale one is a refusal at a moment just past.
 //!
 //! **Why it is exact.** A take is granted only if it leaves `full_at <= now + capacity`, and moves `full_at` to
 //! `max(full_at, now) + cost`. So the cost of all grants whose `now` lies in a span of `t` is at most `capacity + t`

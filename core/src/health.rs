@@ -13,7 +13,7 @@
 //! | [`RouteCell`] | back-off gate, breaker gate, its window | workers |
 //! | [`KeyCell`] | state and serial | workers (suspect), the key actor (verdicts) |
 //! | [`PairCell`] | end of the rest | workers |
-//! | [`AccountCell`] | since when it is out | workers (spent), operator and quota actor (reopened) |
+//! | [`AccountCell`] | since when it is out | workers (spent), a reload and the quota actor (reopened) |
 //! | [`RetryBudget`] | calls and moves of late; the floor's bucket | workers |
 
 mod gate;
@@ -26,8 +26,3 @@ pub use gate::{AfterProbe, Backoff, Gate, Phase, Shut, Ticket};
 pub use key::{AccountCell, KeyCell, KeyState, KeyVerdict, PairCell};
 pub use retry::RetryBudget;
 pub use route::{RouteCell, RouteClosed, RouteGate, RoutePass, RouteView};
-
-use std::time::Duration;
-
-/// When to look again at a gate whose end nobody knows: a probe is out, or a ramp is full.
-pub(crate) const UNKNOWN_WAIT: Duration = Duration::from_secs(1);

@@ -10,20 +10,22 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const HEAD_FIELDS_MAX: usize = 100;
 /// Bytes of a request body.
 pub const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Announced bodies up to this size get their room at once; a larger one grows as it really arrives.
+pub const BODY_AT_ONCE_BYTES_MAX: u64 = 1024 * 1024;
 /// Step in which body memory is taken.
 pub const BODY_STEP_BYTES: usize = 64 * 1024;
 /// Body memory is the memory limit of the process divided by this.
 pub const BODY_MEMORY_DIVISOR: u64 = 4;
 /// Body memory where no memory limit of the process can be found.
 pub const BODY_MEMORY_BYTES_FALLBACK: u64 = 1024 * 1024 * 1024;
+/// How often a body that found no memory looks again.
+pub const MEMORY_POLL: Duration = Duration::from_millis(5);
 /// A whole reply up to this size is held until it is complete, so that a cut one fails over too.
 pub const REPLY_HELD_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a stream's events held until the first content event.
 pub const EVENTS_HELD_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of one event of a stream that is looked at; a larger one passes unread.
 pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
-/// Bytes of an upstream's error reply that are kept to be judged and passed on.
-pub const ERROR_REPLY_BYTES_MAX: usize = 64 * 1024;
 /// Depth of JSON.
 pub const JSON_DEPTH_MAX: usize = 128;
 /// Bytes of a model name.
@@ -39,6 +41,14 @@ pub const DESCRIPTORS_RESERVED: usize = 128;
 pub const DESCRIPTORS_PER_SLOT: usize = 2;
 /// Bytes a slot holds beside its body and held reply: two heads, two buffers.
 pub const SLOT_BYTES: usize = 2 * HEAD_BYTES_MAX + 2 * EVENTS_HELD_BYTES_MAX;
+/// Connections that wait in the kernel for a worker.
+pub const BACKLOG: i32 = 4_096;
+/// Pause after the process ran out of descriptors, so that accepting does not spin.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Addresses tried for one connection to an upstream.
+pub const ADDRESSES_TRIED_MAX: usize = 3;
+/// Interim replies of an upstream before the real one.
+pub const INTERIM_MAX: u32 = 8;
 /// Idle upstream connections of a worker and origin.
 pub const POOL_IDLE_MAX: usize = 1_024;
 /// Bytes of one receive buffer of a worker.
@@ -67,6 +77,9 @@ pub const MODELS_MAX: usize = 4_096;
 /// Model classes of a provider.
 pub const CLASSES_MAX: usize = 64;
 
+/// A cached prefix shorter than this is in no provider's cache and ties a call to nobody.
+pub const PREFIX_BYTES_MIN: usize = 4_096;
+
 /// Reports a worker may have waiting for the control plane.
 pub const REPORTS_MAX: usize = 16_384;
 /// How often the control plane drains them.
@@ -80,6 +93,27 @@ pub const REST_STEP: Duration = Duration::from_secs(1);
 pub const REST_STEP_MAX: Duration = Duration::from_secs(60);
 /// Rest after a ramp 429 without a time.
 pub const RAMP_REST: Duration = Duration::from_secs(10);
+/// Share of a token limit that stays unused, in percent, so that the error of an estimate does not draw a 429.
+pub const KEPT_TOKENS_PERCENT: u64 = 2;
+/// Request limits from here on keep one request back.
+pub const KEPT_REQUEST_FROM: u64 = 50;
+/// The estimate is reserved with one part in this many more: the error it may well have.
+pub const SPREAD_DIVISOR: u64 = 10;
+/// A reply this old is no news of the moment it was asked for: what refilled beyond this counts.
+pub const PROMPT_REPLY: Duration = Duration::from_secs(5);
+/// How often a level is lowered again for what others reserve meanwhile; the next reply does the rest.
+pub const LOWER_ROUNDS: usize = 8;
+/// How long a quota whose level no reply confirmed is trusted only for what refilled since it was made. A minute
+/// refills any bucket.
+pub const COLD_SPAN: Duration = Duration::from_secs(60);
+/// Calls in flight that are let through to a quota nobody knows the level of, where no account has room.
+pub const COLD_CALLS: u32 = 8;
+/// After a ramp refusal the cap on calls in flight grows by one with so many successes.
+pub const SUCCESSES_PER_STEP: u64 = 8;
+/// A cap on calls in flight that grew to this is forgotten.
+pub const CAP_FORGOTTEN: u64 = 4_096;
+/// When to look again at a gate whose end nobody knows: a probe is out, or a ramp is full.
+pub const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
 /// First back-off of an overloaded route.
 pub const OVERLOAD_STEP: Duration = Duration::from_millis(500);
 /// Longest back-off of an overloaded route.
@@ -102,6 +136,8 @@ pub const PROBE_LEASE: Duration = Duration::from_secs(600);
 pub const RAMP_DONE: u32 = 64;
 /// Retry budget: moves as a share of calls, in percent.
 pub const RETRY_PERCENT: u32 = 20;
+/// Retry budget: counts are halved once per period, so what counts is the calls of the last ten seconds or so.
+pub const RETRY_PERIOD: Duration = Duration::from_secs(5);
 /// Retry budget: moves per second that are always there.
 pub const RETRY_FLOOR_PER_S: u32 = 10;
 
@@ -113,6 +149,8 @@ pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(120);
 pub const FIRST_BYTE_WHOLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// Silence between bytes of a reply.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Silence within an upstream's error reply: what came until then is enough to judge it.
+pub const ERROR_REPLY_IDLE: Duration = Duration::from_secs(2);
 /// Idle time of a client connection.
 pub const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Time for a request head, from its first byte.
@@ -125,6 +163,8 @@ pub const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Idle time of a pooled upstream connection.
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often idle upstream connections are looked through for those to be closed.
+pub const POOL_SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Without content for this long the status of a stream is committed and comments keep the line alive.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Grace for whole replies at shutdown.
@@ -142,12 +182,15 @@ const _: () = assert!(RECV_BUFFERS.is_power_of_two());
 const _: () = assert!(HEAD_BYTES_MAX <= u16::MAX as usize, "fields are u16 ranges into their head");
 const _: () = assert!(HEAD_BYTES_MAX + RECV_BUFFER_BYTES <= EVENTS_HELD_BYTES_MAX * 2);
 const _: () = assert!(BODY_BYTES_MAX.is_multiple_of(BODY_STEP_BYTES));
-const _: () = assert!(ERROR_REPLY_BYTES_MAX <= REPLY_HELD_BYTES_MAX);
 const _: () = assert!(MODEL_NAME_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(PROVIDERS_MAX <= u16::MAX as usize);
 const _: () = assert!(KEYS_MAX <= u16::MAX as usize);
 const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < IDLE_TIMEOUT.as_secs());
 const _: () = assert!(POOL_IDLE_TIMEOUT.as_secs() < CLIENT_IDLE_TIMEOUT.as_secs());
+const _: () = assert!(POOL_SWEEP_INTERVAL.as_secs() < POOL_IDLE_TIMEOUT.as_secs());
+const _: () = assert!(PREFIX_BYTES_MIN < BODY_BYTES_MAX);
+const _: () = assert!(KEPT_TOKENS_PERCENT < 100 && SPREAD_DIVISOR > 0);
+const _: () = assert!(COLD_SPAN.as_secs() >= 60, "a minute refills any bucket");
 const _: () = assert!(BREAKER_OPEN.as_secs() <= BREAKER_OPEN_MAX.as_secs());
 const _: () =
     assert!(RECV_BUFFERS as usize > LENT_CHUNKS_MAX as usize * 8, "one slow reader must not empty the ring");

@@ -6,16 +6,16 @@
 //!
 //! | words | say | written by |
 //! | --- | --- | --- |
-//! | gate | open, resting, probing, ramping; strikes ([`crate::health::Gate`]) | workers |
-//! | calls | in flight, cap after a ramp refusal | workers |
-//! | four dimensions | level, limits configured and learned, total reserved | workers; configured: the control plane |
+//! | gate | open, resting, probing, ramping; strikes ([`crate::health::Gate`]) | workers; `absorb`, a rest |
+//! | calls | in flight, cap after a ramp refusal | workers; `absorb`, a lower cap |
+//! | four dimensions | level, limits configured and learned, total reserved | workers; configured: the control plane; `absorb` lowers |
 //! | cold | whether a level is yet to be confirmed | workers and `absorb`, once, from true to false |
 //!
 //! Accesses are `Relaxed`: each word has one order of modifications, and each decision is one compare-and-swap of
-//! one word. The exception is a level that a reply lowers (`dimension.rs`). An admission takes the gate's ticket, a place in flight
-//! and the levels in this fixed order, each exact by itself, and undoes what it took where a later one refuses; a
-//! call that races with a rest goes out as if it had come before it. The limit on requests is taken last and never
-//! undone, so the undo of another limit cannot let too many through.
+//! one word. The exception is a level that a reply lowers (`dimension.rs`). An admission takes the gate's ticket, a
+//! place in flight and the levels in this fixed order, each exact by itself, and undoes what it took where a later
+//! one refuses; a call that races with a rest goes out as if it had come before it. The limit on requests is taken
+//! last and never undone, so the undo of another limit cannot let too many through.
 //!
 //! **Levels are predictions.** They start full, are charged an estimate with its spread at admission, corrected at
 //! the end, and lowered by what replies state. They are raised by refill alone. A small part stays unused
@@ -35,11 +35,14 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use facts::{COLD_SPAN, Closed, DimensionView, Need, Observed, ObservedLimits, QuotaView, Room};
+pub use crate::limits::COLD_SPAN;
+pub use facts::{Closed, DimensionView, Need, Observed, ObservedLimits, QuotaView, Room};
 pub use hold::QuotaHold;
 
-use crate::health::{Backoff, Gate, Phase, Shut, Ticket, UNKNOWN_WAIT};
-use crate::limits::{RAMP_REST, REST_MAX, REST_STEP, REST_STEP_MAX};
+use crate::health::{Backoff, Gate, Phase, Shut, Ticket};
+use crate::limits::{
+    COLD_CALLS, RAMP_REST, REST_MAX, REST_STEP, REST_STEP_MAX, SPREAD_DIVISOR, UNKNOWN_WAIT,
+};
 use crate::moment::Moment;
 use crate::snapshot::QuotaLimits;
 use crate::sync::{AtomicBool, Ordering};
@@ -49,10 +52,6 @@ use dimension::{Dimension, Unit};
 
 const REST: Backoff = Backoff { first: REST_STEP, longest: REST_STEP_MAX };
 const RAMP: Backoff = Backoff { first: RAMP_REST, longest: REST_STEP_MAX };
-/// Calls in flight that [`QuotaCell::admit_cold`] lets through.
-const COLD_CALLS: u32 = 8;
-/// The estimate is reserved with one part in this many more: the error it may well have.
-const SPREAD_DIVISOR: u64 = 10;
 
 const INPUT: usize = 0;
 const OUTPUT: usize = 1;

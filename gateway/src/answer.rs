@@ -23,6 +23,10 @@ pub(crate) async fn answer(
     fault: Fault,
     detail: Option<&str>,
 ) -> Result<(), Interrupted> {
+    if line.is_opaque() {
+        line.abort();
+        return Err(Interrupted::CallerGone);
+    }
     let message = message(fault.kind, detail);
     if line.committed() != Committed::Nothing {
         return in_band(line, dialect, record, fault, &message).await;
@@ -40,16 +44,11 @@ pub(crate) async fn answer(
         fields.push(("x-should-retry", "false"));
     }
     let own = own_fields(record);
-    heads::write_own_reply(
-        &mut head,
-        fault.status(),
-        &fields,
-        ReplyFraming::Length(body.len() as u64),
-        line.keep_alive,
-        &own,
-    );
-    line.commit_content();
-    line.send(&[&head, &body]).await
+    let length = ReplyFraming::Length(body.len() as u64);
+    heads::write_own_reply(&mut head, fault.status(), &fields, length, line.promises_more(), &own);
+    line.commit_opaque();
+    let body: &[u8] = if line.is_head_only() { b"" } else { &body };
+    line.send(&[&head, body]).await
 }
 
 /// Refuses a head that nobody may interpret, with the status that names what is wrong with it.
@@ -69,7 +68,7 @@ pub(crate) async fn refuse_head(
     let fields = [("content-type", CONTENT_TYPE_JSON)];
     let own = own_fields(record);
     heads::write_own_reply(&mut head, record.status, &fields, length, false, &own);
-    line.commit_content();
+    line.commit_opaque();
     line.send(&[&head, &body]).await
 }
 
@@ -111,16 +110,15 @@ pub(crate) async fn own_reply(
     record: &mut Record,
     content_type: &str,
     body: &[u8],
-    without_body: bool,
 ) -> Result<(), Interrupted> {
     record.status = 200;
     let mut head = Vec::with_capacity(256);
     let fields = [("content-type", content_type)];
     let own = own_fields(record);
     let length = ReplyFraming::Length(body.len() as u64);
-    heads::write_own_reply(&mut head, 200, &fields, length, line.keep_alive, &own);
-    line.commit_content();
-    line.send(&[&head, if without_body { b"" } else { body }]).await
+    heads::write_own_reply(&mut head, 200, &fields, length, line.promises_more(), &own);
+    line.commit_opaque();
+    line.send(&[&head, if line.is_head_only() { b"" } else { body }]).await
 }
 
 fn own_fields(record: &Record) -> OwnFields<'_> {

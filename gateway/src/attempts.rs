@@ -44,6 +44,8 @@ pub(crate) struct Serving<'a, 'r> {
     pub(crate) record: &'r mut Record,
     pub(crate) buffers: &'r mut Buffers,
     permit: Permit,
+    /// A provider may have worked on the call: it is settled, not refunded.
+    used: bool,
     /// The model name that went upstream last.
     model: &'a str,
     /// The try whose reply is being relayed; dropping it settles its reservation.
@@ -83,7 +85,17 @@ impl<'a, 'r> Serving<'a, 'r> {
         buffers: &'r mut Buffers,
         permit: Permit,
     ) -> Serving<'a, 'r> {
-        Serving { worker, published, call, record, buffers, permit, model: call.asked, exchange: None }
+        Serving {
+            worker,
+            published,
+            call,
+            record,
+            buffers,
+            permit,
+            used: false,
+            model: call.asked,
+            exchange: None,
+        }
     }
 
     /// Carries the walk out to its end.
@@ -91,7 +103,11 @@ impl<'a, 'r> Serving<'a, 'r> {
         let walked = self.walk(line, &mut walk).await;
         self.record.spilled = walk.spilled();
         self.record.usage_estimated = self.permit.is_estimated() || self.record.usage_estimated;
-        self.permit.settle(self.worker.now());
+        if self.used {
+            self.permit.settle(self.worker.now());
+        } else {
+            self.permit.refund();
+        }
         walked
     }
 
@@ -106,10 +122,14 @@ impl<'a, 'r> Serving<'a, 'r> {
                 Action::GiveUp(give_up) => return self.give_up(line, give_up, kept).await,
             };
             self.begin(&exchange, walk.attempts());
+            let used_before = self.used;
             let failed = match self.try_once(line, exchange).await? {
                 Tried::Answered => return Ok(()),
                 Tried::Failed(failed) => failed,
             };
+            self.used = used_before || (self.used && may_have_worked(failed.verdict));
+            self.permit.forget_usage();
+            self.record.usage = Usage::default();
             self.report_attempt(&failed.exchange, failed.verdict, failed.status);
             let context = self.context();
             match walk.handle_verdict(snapshot, failed.exchange, failed.verdict, context) {
@@ -213,7 +233,12 @@ impl<'a, 'r> Serving<'a, 'r> {
     }
 
     /// Writes the head of a reply that came from an upstream into the buffers.
-    pub(crate) fn write_reply_head(&mut self, line: &Line<'_>, head: &ResponseHead, framing: ReplyFraming) {
+    pub(crate) fn write_reply_head(
+        &mut self,
+        line: &mut Line<'_>,
+        head: &ResponseHead,
+        framing: ReplyFraming,
+    ) {
         let snapshot = &*self.published.snapshot;
         self.record.status = head.status();
         let routing = self.record.account.filter(|_| snapshot.expose_routing).map(|(account, _)| {
@@ -234,6 +259,12 @@ impl<'a, 'r> Serving<'a, 'r> {
             routing,
             limits,
         };
-        heads::write_reply(&mut self.buffers.head, self.call.dialect, head, framing, line.keep_alive, &own);
+        let keep_alive = line.promises_more();
+        heads::write_reply(&mut self.buffers.head, self.call.dialect, head, framing, keep_alive, &own);
     }
+}
+
+/// Whether a provider that answered so may have produced something that it counts; a refusal at its door is free.
+fn may_have_worked(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Success | Verdict::TargetFailed(_))
 }

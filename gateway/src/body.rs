@@ -12,9 +12,6 @@ use tidegate_wire::body::{BodyError, BodyReader};
 
 use crate::inbound::Source;
 
-/// How often a body that found no memory looks again.
-const MEMORY_POLL: Duration = Duration::from_millis(5);
-
 /// The bytes that request bodies of the process may hold together. One counter: workers add before they
 /// allocate and subtract after they freed, so it never reads below what is held.
 #[derive(Clone)]
@@ -90,8 +87,9 @@ pub(crate) async fn collect(
         let step = reader.next(source.bytes()).map_err(fault_of)?;
         let data = step.data.len();
         if data > 0 {
-            wait_for_memory(&mut lease, into.len() + data, deadline).await?;
-            reserve(into, data, reader.remaining_length());
+            let capacity = capacity_for(into, data, reader.remaining_length());
+            wait_for_memory(&mut lease, capacity, deadline).await?;
+            into.reserve_exact(capacity - into.len());
             into.extend_from_slice(&source.bytes()[step.data.clone()]);
         }
         source.consume(step.consumed);
@@ -112,18 +110,22 @@ async fn wait_for_memory(lease: &mut BodyLease, wanted: usize, deadline: Moment)
         if now >= deadline {
             return Err(Fault::later(FaultKind::Overloaded, Duration::from_secs(1)));
         }
-        tidegate_ring::sleep_until((now + MEMORY_POLL).as_ns()).await;
+        tidegate_ring::sleep_until((now + limits::MEMORY_POLL).as_ns()).await;
     }
     Ok(())
 }
 
-/// Room for the next run of data. Where the length is known and moderate, room for all of it at once, so that a
-/// body is copied once; a large one grows as it really arrives, whatever length was announced.
-fn reserve(into: &mut Vec<u8>, data: usize, remaining: Option<u64>) {
-    const AT_ONCE_MAX: u64 = 1024 * 1024;
-    let rest = remaining.filter(|&rest| rest <= AT_ONCE_MAX).map_or(0, |rest| rest as usize);
-    if into.capacity() - into.len() < data {
-        into.reserve(data + rest);
+/// The capacity that the next run of data asks for. Where the length is known and moderate, room for all of it at
+/// once, so that a body is copied once; a large one grows as it really arrives, whatever length was announced.
+fn capacity_for(into: &Vec<u8>, data: usize, remaining: Option<u64>) -> usize {
+    let wanted = into.len() + data;
+    if wanted <= into.capacity() {
+        return into.capacity();
+    }
+    match remaining {
+        Some(rest) if rest <= limits::BODY_AT_ONCE_BYTES_MAX => wanted + rest as usize,
+        Some(rest) => (2 * wanted).min(wanted.saturating_add(usize::try_from(rest).unwrap_or(usize::MAX))),
+        None => 2 * wanted,
     }
 }
 

@@ -12,6 +12,7 @@ use tidegate_ring::Conn;
 use tidegate_wire::body::BodyReader;
 use tidegate_wire::head::{HeadLimits, Parse, Refusal, RequestHead, ResponseHead};
 
+use crate::body::BodyLease;
 use crate::inbound::Source;
 use crate::path;
 use crate::worker::Worker;
@@ -41,6 +42,8 @@ pub(crate) struct Buffers {
     pub(crate) held: Vec<u8>,
     /// Joined pieces of text.
     pub(crate) scratch: String,
+    /// The share of body memory that the request's body holds.
+    pub(crate) lease: Option<BodyLease>,
 }
 
 impl Slot {
@@ -48,6 +51,7 @@ impl Slot {
     fn shrink(&mut self) {
         self.body.clear();
         self.body.shrink_to(limits::BODY_STEP_BYTES);
+        self.buffers.lease = None;
         self.buffers.held.clear();
         self.buffers.held.shrink_to(limits::EVENTS_HELD_BYTES_MAX);
     }
@@ -58,8 +62,10 @@ impl Slot {
 pub(crate) enum After {
     /// The next request may come.
     KeepAlive,
-    /// The connection ends.
+    /// The connection ends in order.
     Close,
+    /// The connection was broken off: an orderly end would make a cut reply look complete.
+    Abort,
 }
 
 /// Serves one connection to its end.

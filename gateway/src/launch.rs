@@ -14,9 +14,6 @@ use crate::host;
 use crate::plane::{Plane, PlaneOptions, Refused};
 use crate::worker::{self, WorkerSetup};
 
-/// Connections that wait in the kernel for a worker.
-const BACKLOG: i32 = 4096;
-
 /// What to launch.
 #[derive(Clone, Debug)]
 pub struct Launch {
@@ -119,7 +116,7 @@ fn bind_one(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(limits::BACKLOG)?;
     Ok(socket.into())
 }
 

@@ -18,9 +18,9 @@ use crate::relay::Line;
 const MODEL_CREATED_S: u64 = 1_767_225_600;
 
 /// Answers `HEAD` and `GET` of the root, with which clients look whether anybody is there.
-pub(crate) async fn root(line: &mut Line<'_>, record: &mut Record, head: &RequestHead) -> Result<(), Stop> {
+pub(crate) async fn root(line: &mut Line<'_>, record: &mut Record) -> Result<(), Stop> {
     record.ended(CallEnd::Complete);
-    answer::own_reply(line, record, CONTENT_TYPE_JSON, b"{}", head.method() == "HEAD").await?;
+    answer::own_reply(line, record, CONTENT_TYPE_JSON, b"{}").await?;
     Ok(())
 }
 
@@ -45,6 +45,6 @@ pub(crate) async fn models(
         dialect.write_models(&mut body, &mut cards, &page);
     }
     record.ended(CallEnd::Complete);
-    answer::own_reply(line, record, CONTENT_TYPE_JSON, &body, false).await?;
+    answer::own_reply(line, record, CONTENT_TYPE_JSON, &body).await?;
     Ok(())
 }

@@ -1,6 +1,10 @@
 //! The life of one request, top to bottom. Each step is a call into a named module; any step may end in a fault,
 //! and every fault ends in `answer`.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
 use tidegate_core::admission::{Admit, CallerGate, Permit};
 use tidegate_core::attempt::{CallShape, Walk};
 use tidegate_core::caller::Caller;
@@ -27,8 +31,6 @@ use crate::relay::{Interrupted, Line};
 use crate::worker::Worker;
 use crate::{answer, body, listing};
 
-/// A cached prefix shorter than this is in no provider's cache and ties a call to nobody.
-const PREFIX_BYTES_MIN: usize = 4096;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Why a call ended before its proper end.
@@ -68,8 +70,7 @@ pub(crate) async fn serve(worker: &Worker, slot: &mut Slot) -> After {
     let mut record = Record::new(worker.now());
     let Slot { conn, source, head, body, buffers } = slot;
     let (dialect, path) = tidegate_providers::of_request(head.path(), has_version_field(head));
-    let keep_alive = head.keep_alive() && !worker.is_draining();
-    let mut line = Line::new(worker, conn, head.http_1_0(), keep_alive);
+    let mut line = Line::new(worker, conn, head);
     let mut reader = match BodyReader::new(head.framing(), limits::BODY_BYTES_MAX as u64) {
         Ok(reader) => reader,
         Err(error) => {
@@ -90,6 +91,9 @@ pub(crate) async fn serve(worker: &Worker, slot: &mut Slot) -> After {
         conclude(&mut line, dialect, &mut record, stop).await;
     }
     worker.report(Report::Call(record.report(published.snapshot.revision, worker.now())));
+    if line.is_aborted() {
+        return After::Abort;
+    }
     if line.keep_alive && drain_body(conn, source, &mut reader).await.is_ok() {
         After::KeepAlive
     } else {
@@ -124,13 +128,16 @@ async fn steps(
         .operation(head.method(), path)
         .map_err(|_| Stop::Fault(Fault::never(FaultKind::NoSuchOperation), None))?;
     if operation == Operation::Root {
-        return listing::root(line, record, head).await;
+        line.keep_alive &= !incoming.awaits_continue;
+        return listing::root(line, record).await;
     }
     record.caller = snapshot.callers.identify(presented_credentials(&RequestFields(head)))?;
     if let Operation::ListModels | Operation::GetModel(_) = &operation {
+        // A body that nobody will ask for may or may not come.
+        line.keep_alive &= !incoming.awaits_continue;
         return listing::models(line, record, snapshot, dialect, &operation, head).await;
     }
-    let _lease = collect_body(worker, incoming, line, record, body).await?;
+    buffers.lease = Some(collect_body(worker, incoming, line, record, body).await?);
     let body: &[u8] = body;
     let skim = skim(body, SkimLimits { depth_max: limits::JSON_DEPTH_MAX })
         .map_err(|error| Stop::Fault(Fault::never(FaultKind::MalformedBody), Some(error.to_string())))?;
@@ -169,9 +176,15 @@ async fn collect_body(
     }
     incoming.awaits_continue = false;
     let memory = &worker.plane.body_memory;
-    let collected = body::collect(memory, incoming.conn, incoming.source, incoming.reader, into).await;
+    let mut collecting = pin!(body::collect(memory, incoming.conn, incoming.source, incoming.reader, into));
+    let collected = poll_fn(|cx| match collecting.as_mut().poll(cx) {
+        Poll::Ready(collected) => Poll::Ready(collected.map_err(Stop::from)),
+        Poll::Pending if worker.is_cutting(false) => Poll::Ready(Err(Interrupted::ShuttingDown.into())),
+        Poll::Pending => Poll::Pending,
+    })
+    .await;
     record.overhead.resume();
-    Ok(collected?)
+    collected
 }
 
 fn no_model() -> Stop {
@@ -220,7 +233,7 @@ fn affinity(dialect: &'static Dialect, head: &RequestHead, skim: &Skim<'_>, body
         // What a call continues has another prefix than the call itself.
         return None;
     }
-    let prefix = skim.prefix.clone().filter(|it| it.len() >= PREFIX_BYTES_MIN)?;
+    let prefix = skim.prefix.clone().filter(|it| it.len() >= limits::PREFIX_BYTES_MIN)?;
     body.get(prefix).map(Affinity::of)
 }
 
@@ -257,7 +270,7 @@ async fn conclude(line: &mut Line<'_>, dialect: &'static Dialect, record: &mut R
 /// message would begin.
 pub(crate) async fn refuse_head(worker: &Worker, slot: &mut Slot, refusal: Refusal) {
     let mut record = Record::new(worker.now());
-    let mut line = Line::new(worker, &slot.conn, false, false);
+    let mut line = Line::closing(worker, &slot.conn);
     let (dialect, _) = tidegate_providers::of_request("/", false);
     record.ended(CallEnd::Fault(FaultKind::Malformed));
     // A caller who is gone needs no answer.

@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
-use std::time::Duration;
 
 use tidegate_core::choose::Draw;
 use tidegate_core::report::OrganizationReport;
@@ -20,9 +19,6 @@ use tidegate_ring::{Conn, Listener, RingOptions};
 use crate::connection;
 use crate::plane::{Plane, Published, WorkerFacts};
 use crate::upstream::Pools;
-
-/// Pause after the process ran out of descriptors, so that accepting does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a worker is started with.
 pub struct WorkerSetup {
@@ -97,14 +93,29 @@ pub async fn serve(
     reports: rtrb::Producer<Report>,
 ) -> io::Result<()> {
     let worker = Rc::new(Worker::new(plane, index, reports));
-    worker.facts().alive.store(true, Ordering::Relaxed);
+    let _alive = Alive::mark(&worker);
     let housekeeping = tidegate_ring::spawn(housekeeping(worker.clone()));
     let switches = tidegate_ring::spawn(watch_switches(worker.clone()));
     accept(&worker, listener).await;
     worker.wait_for_slots(|slots| slots.free.len() == slots.tasks.len()).await;
     drop((housekeeping, switches));
-    worker.facts().alive.store(false, Ordering::Relaxed);
     Ok(())
+}
+
+/// Shows operators that the worker's loop runs; taken back by drop, so by a panic too.
+struct Alive(Rc<Worker>);
+
+impl Alive {
+    fn mark(worker: &Rc<Worker>) -> Alive {
+        worker.facts().alive.store(true, Ordering::Relaxed);
+        Alive(worker.clone())
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.facts().alive.store(false, Ordering::Relaxed);
+    }
 }
 
 /// Accepts into free slots until the worker drains. Without a free slot it stops accepting: callers wait in the
@@ -126,7 +137,7 @@ async fn accept(worker: &Rc<Worker>, listener: Listener) {
             Some(Ok(conn)) => admit(worker, conn),
             Some(Err(error)) => {
                 tracing::warn!(worker = worker.index, %error, "accept failed; pausing");
-                tidegate_ring::sleep_until((worker.now() + ACCEPT_PAUSE).as_ns()).await;
+                tidegate_ring::sleep_until((worker.now() + limits::ACCEPT_PAUSE).as_ns()).await;
             }
         }
     }
@@ -173,7 +184,7 @@ impl Drop for Place {
 /// Closes idle upstream connections that are past their time.
 async fn housekeeping(worker: Rc<Worker>) {
     loop {
-        tidegate_ring::sleep_until((worker.now() + Pools::SWEEP_INTERVAL).as_ns()).await;
+        tidegate_ring::sleep_until((worker.now() + limits::POOL_SWEEP_INTERVAL).as_ns()).await;
         worker.pools.borrow_mut().sweep(worker.now());
     }
 }

@@ -79,6 +79,11 @@ impl Permit {
         self.close(now);
     }
 
+    /// A try failed: what it stated is not what this call uses.
+    pub fn forget_usage(&mut self) {
+        self.usage = Usage::default();
+    }
+
     /// Nothing was used: the tokens come back, the request counts.
     pub fn refund(mut self) {
         self.sent = false;

@@ -4,12 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::UNKNOWN_WAIT;
 use super::gate::{Backoff, Gate, Phase, Shut, Ticket};
 use super::window::Window;
 use crate::limits::{
     BREAKER_FAILURE_PERCENT, BREAKER_FAILURES, BREAKER_OPEN, BREAKER_OPEN_MAX, OVERLOAD_STEP,
-    OVERLOAD_STEP_MAX,
+    OVERLOAD_STEP_MAX, UNKNOWN_WAIT,
 };
 use crate::moment::Moment;
 

@@ -1,15 +1,15 @@
 //! Calls of a quota in flight, and the cap that a ramp refusal puts on them: halved at each, grown slowly by
 //! success, forgotten once it is out of reach. One word; it decides whether one more call may begin.
 
+use crate::limits::{CAP_FORGOTTEN, SUCCESSES_PER_STEP};
 use crate::sync::{AtomicU64, Ordering, step};
 
 const BITS: u32 = 24;
 const MASK: u64 = (1 << BITS) - 1;
 const NO_CAP: u64 = MASK;
-/// The cap grows by one with so many successes.
-const SUCCESSES_PER_STEP: u64 = 8;
-/// A cap that grew to this is forgotten.
-const CAP_FORGOTTEN: u64 = 4_096;
+
+const _: () = assert!(CAP_FORGOTTEN < NO_CAP);
+const _: () = assert!(SUCCESSES_PER_STEP < 1 << 16, "successes have 16 bits");
 
 /// In flight (24 bits), cap (24 bits), successes since the cap last grew (16 bits). Changed by compare-and-swap
 /// alone, `Relaxed`: the word is all there is.

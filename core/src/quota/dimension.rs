@@ -1,8 +1,9 @@
 //! One limit of a quota: requests, input, output, or both kinds of tokens together. It decides whether an amount
 //! fits the predicted level and how replies correct the prediction. It knows nothing of rests.
 
-use super::facts::{COLD_SPAN, DimensionView, Observed};
+use super::facts::{DimensionView, Observed};
 use crate::admission::{LimitCell, Take};
+use crate::limits::{COLD_SPAN, KEPT_REQUEST_FROM, KEPT_TOKENS_PERCENT, LOWER_ROUNDS, PROMPT_REPLY};
 use crate::moment::{Moment, duration_ns};
 use crate::sync::{AtomicU64, Ordering};
 
@@ -12,16 +13,6 @@ pub(super) enum Unit {
     Requests,
     Tokens,
 }
-
-/// Share of a token limit that stays unused, so that the error of an estimate does not draw a 429.
-const KEPT_TOKENS_PERCENT: u64 = 2;
-/// Request limits from here on keep one request back.
-const KEPT_REQUEST_FROM: u64 = 50;
-/// A reply this old is no news of the moment it was asked for: what refilled beyond this counts.
-const PROMPT_REPLY_NS: u64 = 5_000_000_000;
-
-/// How often a level is lowered again for what others reserve meanwhile; the next reply does the rest.
-const LOWER_ROUNDS: usize = 8;
 
 /// No limit known; the value of `configured` and `learned` then.
 const UNKNOWN: u64 = LimitCell::NO_LIMIT;
@@ -157,7 +148,7 @@ impl Dimension {
         let Some(remaining) = seen.remaining else { return false };
         let remaining = i64::try_from(remaining).unwrap_or(i64::MAX);
         let rounding = i64::try_from(seen.granularity / 2).unwrap_or(i64::MAX);
-        let late_ns = now.as_ns().saturating_sub(sent_at.as_ns()).saturating_sub(PROMPT_REPLY_NS);
+        let late_ns = now.as_ns().saturating_sub(sent_at.as_ns()).saturating_sub(duration_ns(PROMPT_REPLY));
         let refilled = self.refilled_exact(late_ns);
         let mut reserved = self.reserved();
         for _ in 0..LOWER_ROUNDS {

@@ -1,7 +1,5 @@
 //! The plain values that go into and come out of a quota: what a call needs, what reply headers say, what is left.
 
-use std::time::Duration;
-
 use crate::health::Phase;
 use crate::moment::Moment;
 use crate::usage::{Estimate, Tokens};
@@ -113,7 +111,3 @@ pub struct DimensionView {
     /// What replies stated, if any did.
     pub learned: Option<u64>,
 }
-
-/// How long a quota whose level no reply confirmed is trusted only for what refilled since it was made. A minute
-/// refills any bucket.
-pub const COLD_SPAN: Duration = Duration::from_secs(60);

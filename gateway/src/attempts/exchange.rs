@@ -1,13 +1,14 @@
 //! One try at one upstream: connection, request, reply head. Decides when a request may be sent a second time on
 //! a fresh connection: only if the first one was kept from an earlier call and no reply began on it.
 
-use tidegate_core::attempt::Exchange;
+use tidegate_core::attempt::{Deadlines, Exchange};
 use tidegate_core::report::{OrganizationReport, Report};
 use tidegate_core::verdict::{TargetFailure, Verdict};
 use tidegate_providers::Fields;
 use tidegate_wire::head::ResponseHead;
 use tidegate_wire::json;
 use tidegate_wire::splice::{Edit, splice};
+use zeroize::Zeroize;
 
 use super::{Failed, Serving, Tried};
 use crate::heads::{self, ReplyFields, RequestParts};
@@ -60,7 +61,9 @@ impl Serving<'_, '_> {
             used += 1;
         }
         let replied = self.exchange(line, &mut exchange, &slices[..used], head).await;
+        // An idle connection must not keep a provider's credential.
         self.buffers.request_head = request_head;
+        self.buffers.request_head.zeroize();
         match replied? {
             Ok(reply) => self.handle_reply(line, exchange, reply, head, takes_usage_out).await,
             Err(verdict) => Ok(failed(exchange, verdict)),
@@ -96,7 +99,8 @@ impl Serving<'_, '_> {
         // What one account keeps is never sent twice, not even into a connection that may be dead.
         let mut reuse = !self.call.skim.pins.any();
         loop {
-            let connect = exchange.deadlines(snapshot, self.record.streamed).connect;
+            // From now on: a kept connection that died late leaves its successor a whole deadline.
+            let connect = self.worker.now() + provider.timeouts.connect;
             let checkout = upstream::checkout(self.worker, provider, transport, reuse, connect);
             let connected = match line.hold(self.record, checkout).await? {
                 Ok(connected) => connected,
@@ -108,7 +112,8 @@ impl Serving<'_, '_> {
             let reused = connected.reused;
             exchange.sent(self.worker.now());
             self.permit.sent();
-            let deadlines = exchange.deadlines(snapshot, self.record.streamed);
+            self.used = true;
+            let deadlines = self.deadlines(exchange);
             let replied = upstream::request_reply(connected, slices, head, &deadlines);
             match line.hold(self.record, replied).await? {
                 Ok(reply) => return Ok(Ok(reply)),
@@ -116,6 +121,15 @@ impl Serving<'_, '_> {
                 Err(failure) => return Ok(Err(Verdict::TargetFailed(failure.target_failure()))),
             }
         }
+    }
+
+    /// The deadlines of a request that goes out now; a second sending gets them anew.
+    fn deadlines(&self, exchange: &Exchange) -> Deadlines {
+        let snapshot = &*self.published.snapshot;
+        let timeouts = &snapshot.provider(exchange.provider).timeouts;
+        let first = if self.record.streamed { timeouts.first_byte } else { timeouts.first_byte_whole };
+        let stated = exchange.deadlines(snapshot, self.record.streamed);
+        Deadlines { first_byte: self.worker.now() + first, ..stated }
     }
 
     /// Takes in what a reply's head says about limits and about whose account it is.

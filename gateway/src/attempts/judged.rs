@@ -1,16 +1,17 @@
 //! What is done with a reply: a stream is relayed, a whole reply held and sent, an error judged. The meaning of a
 //! reply is the dialect's, its consequences are the walk's.
 
-use tidegate_core::Verdict;
 use tidegate_core::attempt::Exchange;
 use tidegate_core::report::CallEnd;
 use tidegate_core::usage::Usage;
+use tidegate_core::verdict::TargetFailure;
+use tidegate_core::{Verdict, limits};
 use tidegate_providers::Operation;
 use tidegate_wire::head::ResponseHead;
 
 use super::{Failed, Serving, Stored, Tried};
 use crate::heads::ReplyFields;
-use crate::relay::{self, Collected, Interrupted, Line, StreamEnd, Tap};
+use crate::relay::{self, Collected, Committed, Interrupted, Line, StreamEnd, Tap};
 use crate::upstream::Reply;
 
 impl Serving<'_, '_> {
@@ -75,15 +76,28 @@ impl Serving<'_, '_> {
         head: &mut ResponseHead,
         good: bool,
     ) -> Result<Tried, Interrupted> {
+        if good && line.committed() != Committed::Nothing {
+            // The caller was promised events, and this is none.
+            let (verdict, status) = (Verdict::TargetFailed(TargetFailure::Cut), head.status());
+            return Ok(Tried::Failed(Box::new(Failed { exchange, verdict, status, stored: None })));
+        }
         self.exchange = Some(exchange);
+        if good {
+            line.expect_whole();
+        } else {
+            reply.hurry(limits::ERROR_REPLY_IDLE);
+        }
         let mut held = std::mem::take(&mut self.buffers.held);
         let collected = relay::collect(line, self, &mut reply, &mut held).await?;
         let verdict = match collected {
             Collected::Broken(failure) if good => Verdict::TargetFailed(failure),
-            _ if good => Verdict::Success,
-            // An error reply that was cut still says by its status and its beginning what it is.
+            // An error reply that was cut still says by its status and its beginning what it is, and a good status
+            // does not make a good reply.
             _ => self.call.dialect.judge(head.status(), &ReplyFields(head), &held, tidegate_ring::wall_ms()),
         };
+        if good && self.record.streamed && verdict != Verdict::Success {
+            line.expect_stream();
+        }
         if verdict == Verdict::Success {
             let sent = self.send_good(line, reply, head, &held, collected).await;
             self.buffers.held = held;
@@ -92,7 +106,8 @@ impl Serving<'_, '_> {
         let Some(exchange) = self.exchange.take() else { return Ok(Tried::Answered) };
         let status = head.status();
         let stored = match collected {
-            Collected::Broken(_) => None,
+            Collected::Broken(_) if good => None,
+            Collected::Broken(_) => Some(Stored { head: std::mem::take(head), body: held, rest: None }),
             Collected::Partial => Some(Stored { head: std::mem::take(head), body: held, rest: Some(reply) }),
             Collected::Complete => {
                 self.put_back(reply);
@@ -111,7 +126,7 @@ impl Serving<'_, '_> {
         held: &[u8],
         collected: Collected,
     ) -> Result<(), Interrupted> {
-        self.content_began();
+        self.content_began(head.status());
         let stated = self.call.dialect.usage_of_reply(held);
         if let Some(usage) = stated {
             self.note_usage(usage, false);
@@ -128,6 +143,7 @@ impl Serving<'_, '_> {
             Err(failure) => {
                 let verdict = Verdict::TargetFailed(failure.target_failure());
                 self.record.ended(CallEnd::UpstreamError);
+                self.report_attempt(&exchange, verdict, head.status());
                 exchange.broke(&self.published.snapshot, verdict, usage, self.context());
             }
         }
@@ -135,13 +151,13 @@ impl Serving<'_, '_> {
     }
 
     /// The reply is good as far as its commit point: probe, ramp and route learn of it now, not at its end.
-    pub(crate) fn content_began(&mut self) {
+    pub(crate) fn content_began(&mut self, status: u16) {
         let now = self.worker.now();
         if let Some(exchange) = &mut self.exchange {
             exchange.begun(&self.published.snapshot, now);
         }
         if let Some(exchange) = &self.exchange {
-            self.report_attempt(exchange, Verdict::Success, self.record.status);
+            self.report_attempt(exchange, Verdict::Success, status);
         }
     }
 

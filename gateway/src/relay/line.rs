@@ -11,6 +11,7 @@ use std::task::Poll;
 use tidegate_core::{Moment, limits};
 use tidegate_ring::Conn;
 use tidegate_wire::body::{CHUNK_END, LAST_CHUNK, chunk_prefix};
+use tidegate_wire::head::RequestHead;
 use tidegate_wire::sse::KEEP_ALIVE_COMMENT;
 
 use crate::heads::{self, OwnFields, ReplyFraming};
@@ -43,22 +44,41 @@ pub(crate) struct Line<'c> {
     conn: &'c Conn,
     http_1_0: bool,
     streamed: bool,
+    /// The reply must have no body, whatever its head says: the request was a HEAD.
+    head_only: bool,
     committed: Committed,
+    /// What was committed is no event stream: nothing can be put into it, it can only be broken off.
+    opaque: bool,
+    aborted: bool,
     next_comment: Moment,
     /// The connection may carry another request after this call.
     pub(crate) keep_alive: bool,
 }
 
 impl<'c> Line<'c> {
-    pub(crate) fn new(worker: &'c Worker, conn: &'c Conn, http_1_0: bool, keep_alive: bool) -> Line<'c> {
+    /// The line of a request with this head.
+    pub(crate) fn new(worker: &'c Worker, conn: &'c Conn, head: &RequestHead) -> Line<'c> {
+        Line {
+            http_1_0: head.http_1_0(),
+            keep_alive: head.keep_alive(),
+            head_only: head.method() == "HEAD",
+            ..Line::closing(worker, conn)
+        }
+    }
+
+    /// The line of a request that cannot be read: it ends with its answer.
+    pub(crate) fn closing(worker: &'c Worker, conn: &'c Conn) -> Line<'c> {
         Line {
             worker,
             conn,
-            http_1_0,
+            http_1_0: false,
             streamed: false,
+            head_only: false,
             committed: Committed::Nothing,
+            opaque: false,
+            aborted: false,
             next_comment: Moment::NEVER,
-            keep_alive,
+            keep_alive: false,
         }
     }
 
@@ -73,9 +93,44 @@ impl<'c> Line<'c> {
         self.committed
     }
 
-    /// The connection itself.
-    pub(crate) fn conn(&self) -> &'c Conn {
-        self.conn
+    /// Whether a head that is written now may promise another request: not once a shutdown has begun.
+    pub(crate) fn promises_more(&mut self) -> bool {
+        self.keep_alive &= !self.worker.is_draining();
+        self.keep_alive
+    }
+
+    /// True where the reply must end with its head.
+    pub(crate) fn is_head_only(&self) -> bool {
+        self.head_only
+    }
+
+    /// From now on a whole reply is expected or under way: no comment may stand in it.
+    pub(crate) fn expect_whole(&mut self) {
+        self.next_comment = Moment::NEVER;
+    }
+
+    /// The reply at hand is no event stream: once committed it can only be broken off.
+    pub(crate) fn commit_opaque(&mut self) {
+        self.expect_whole();
+        self.opaque = true;
+        self.committed = Committed::Content;
+    }
+
+    /// True where nothing can be said any more.
+    pub(crate) fn is_opaque(&self) -> bool {
+        self.opaque
+    }
+
+    /// Breaks the connection off, so that nobody takes what was sent for the whole.
+    pub(crate) fn abort(&mut self) {
+        self.keep_alive = false;
+        self.aborted = true;
+        self.conn.abort();
+    }
+
+    /// True once the connection was broken off.
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.aborted
     }
 
     /// How the end of a body without a known length is told.
@@ -145,7 +200,7 @@ impl<'c> Line<'c> {
     }
 
     /// The head of a stream of which no upstream has said anything yet.
-    pub(crate) fn write_stream_head(&self, head: &mut Vec<u8>, record: &Record) {
+    fn write_stream_head(&mut self, head: &mut Vec<u8>, record: &Record) {
         let own = OwnFields {
             request_id: record.id.as_str(),
             attempts: record.attempts,
@@ -155,7 +210,8 @@ impl<'c> Line<'c> {
             limits: None,
         };
         let fields = [("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache")];
-        heads::write_own_reply(head, 200, &fields, self.open_framing(), self.keep_alive, &own);
+        let keep_alive = self.promises_more();
+        heads::write_own_reply(head, 200, &fields, self.open_framing(), keep_alive, &own);
     }
 
     /// Sends `events`, behind `head` where that is not empty, and ends the body where they are the last.
@@ -174,7 +230,9 @@ impl<'c> Line<'c> {
         } else {
             self.send(&[head, chunk_prefix(events.len(), &mut prefix), events, CHUNK_END, end]).await
         };
-        self.next_comment = self.worker.now() + limits::KEEP_ALIVE_INTERVAL;
+        if self.streamed {
+            self.next_comment = self.worker.now() + limits::KEEP_ALIVE_INTERVAL;
+        }
         sent
     }
 
@@ -197,8 +255,7 @@ impl<'c> Line<'c> {
         if matches!(sent, Some(Ok(()))) {
             return Ok(());
         }
-        self.keep_alive = false;
-        self.conn.abort();
+        self.abort();
         Err(Interrupted::CallerGone)
     }
 }

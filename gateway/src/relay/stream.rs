@@ -40,17 +40,16 @@ pub(crate) async fn relay_stream(
                 None => break,
             }
         }
-        let ended = matches!(next, Ok(Data::End));
         serving.observe(tap);
         let committed = line.committed() == Committed::Content;
-        if !committed && let Some(verdict) = tap.error() {
+        // The caller's own fault is its answer, in the stream as outside of it.
+        if !committed && let Some(verdict) = tap.error().filter(|it| *it != Verdict::CallerFault) {
             return Ok(StreamEnd::FailedBefore(verdict));
         }
-        if let Err(failure) = next {
-            return fail(line, serving, tap, head, failure).await;
-        }
-        if ended {
-            return finish(line, serving, tap, head).await;
+        match next {
+            Ok(Data::Some) => {}
+            Ok(Data::End) => return conclude(line, serving, tap, head, None).await,
+            Err(failure) => return conclude(line, serving, tap, head, Some(failure)).await,
         }
         if committed || tap.must_commit() {
             send(line, serving, tap, head, false).await?;
@@ -58,27 +57,21 @@ pub(crate) async fn relay_stream(
     }
 }
 
-/// The body ended properly; the stream only if the provider said so.
-async fn finish(
+/// The upstream has nothing more to say: its body ended, or `failure` ended it. The stream is complete only if the
+/// provider said so; once it did, the manner of the connection's end says nothing about it.
+async fn conclude(
     line: &mut Line<'_>,
     serving: &mut Serving<'_, '_>,
     tap: &mut Tap,
     head: &ResponseHead,
+    failure: Option<ReplyFailure>,
 ) -> Result<StreamEnd, Interrupted> {
-    if tap.ended() || (tap.error().is_some() && line.committed() == Committed::Content) {
+    let stated = tap.error().filter(|it| failure.is_none() || *it == Verdict::CallerFault);
+    if tap.ended() || stated.is_some() {
         send(line, serving, tap, head, true).await?;
-        return Ok(tap.error().map_or(StreamEnd::Complete, StreamEnd::FailedAfter));
+        return Ok(stated.map_or(StreamEnd::Complete, StreamEnd::FailedAfter));
     }
-    fail(line, serving, tap, head, ReplyFailure::Cut).await
-}
-
-async fn fail(
-    line: &mut Line<'_>,
-    serving: &mut Serving<'_, '_>,
-    tap: &mut Tap,
-    head: &ResponseHead,
-    failure: ReplyFailure,
-) -> Result<StreamEnd, Interrupted> {
+    let failure = failure.unwrap_or(ReplyFailure::Cut);
     let verdict = Verdict::TargetFailed(failure.target_failure());
     if line.committed() != Committed::Content && !tap.must_commit() {
         return Ok(StreamEnd::FailedBefore(verdict));
@@ -114,7 +107,7 @@ async fn send(
         serving.write_stream_head(line, head);
     }
     if line.committed() != Committed::Content {
-        serving.content_began();
+        serving.content_began(head.status());
     }
     line.commit_content();
     let head_bytes: &[u8] = if first { &serving.buffers.head } else { b"" };

@@ -138,6 +138,9 @@ impl Tap {
         if self.ended && self.usage.output_tokens.is_some() {
             return (self.usage, false);
         }
+        if self.content_events == 0 {
+            return (self.usage, true);
+        }
         let output = self.usage.output().max(self.content_events);
         (Usage { output_tokens: Some(output), ..self.usage }, true)
     }

@@ -59,8 +59,8 @@ pub(crate) async fn send_whole(
         line.keep_alive = false;
     }
     serving.write_reply_head(line, head, framing);
-    line.commit_content();
-    debug_assert!(line.committed() == Committed::Content);
+    assert!(line.committed() == Committed::Nothing, "one call, one answer");
+    line.commit_opaque();
     let Some(reply) = rest else {
         line.send(&[&serving.buffers.head, held]).await?;
         serving.record.content_sent(serving.worker.now());
@@ -102,8 +102,7 @@ async fn pass_through(
                 return Ok(Ok(()));
             }
             Err(failure) => {
-                line.keep_alive = false;
-                line.conn().abort();
+                line.abort();
                 return Ok(Err(failure));
             }
         }

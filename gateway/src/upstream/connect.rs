@@ -3,7 +3,7 @@
 
 use tidegate_core::snapshot::Provider;
 use tidegate_core::verdict::TargetFailure;
-use tidegate_core::{Moment, Verdict};
+use tidegate_core::{Moment, Verdict, limits};
 use tidegate_ring::Conn;
 use tidegate_ring::tls::ConnectError;
 
@@ -11,9 +11,6 @@ use super::Upstream;
 use crate::inbound::Source;
 use crate::plane::OriginTls;
 use crate::worker::Worker;
-
-/// Addresses tried for one connection.
-const ADDRESSES_TRIED_MAX: usize = 3;
 
 /// No connection could be had.
 #[derive(Debug)]
@@ -43,32 +40,38 @@ pub(crate) async fn checkout(
         return Ok(kept);
     }
     // Boxed: a handshake's state is large, rare, and no reason for every idle connection to be as large.
-    let connecting = Box::pin(connect(worker, provider, transport));
-    match tidegate_ring::deadline(deadline.as_ns(), connecting).await {
-        Ok(made) => made,
-        Err(_) => {
-            Err(ConnectFailure { failure: TargetFailure::Connect, detail: "no connection in time".into() })
-        }
-    }
+    Box::pin(connect(worker, provider, transport, deadline)).await
 }
 
 async fn connect(
     worker: &Worker,
     provider: &Provider,
     transport: Option<&OriginTls>,
+    deadline: Moment,
 ) -> Result<Upstream, ConnectFailure> {
     let origin = &provider.origin;
+    if origin.tls && transport.is_none() {
+        // Never plain where TLS is configured, whatever else went wrong.
+        return Err(ConnectFailure { failure: TargetFailure::Tls, detail: "no TLS transport".into() });
+    }
     let addresses = origin.addresses.load_full();
     let mut last =
         ConnectFailure { failure: TargetFailure::Connect, detail: format!("{} has no address", origin.host) };
     let start = if addresses.len() > 1 { worker.turn_address() } else { 0 };
-    for step in 0..addresses.len().min(ADDRESSES_TRIED_MAX) {
+    let tried = addresses.len().min(limits::ADDRESSES_TRIED_MAX);
+    for step in 0..tried {
         let address = addresses[(start + step) % addresses.len()];
-        let made = match transport {
-            None => Conn::connect(address).await.map_err(ConnectError::Io),
-            Some(it) => Conn::connect_tls(address, &it.tls, &it.name).await,
+        // An address that swallows everything must leave time for the others.
+        let now = worker.now();
+        let share = deadline.since(now) / (tried - step) as u32;
+        let connecting = async {
+            match transport {
+                None => Conn::connect(address).await.map_err(ConnectError::Io),
+                Some(it) => Conn::connect_tls(address, &it.tls, &it.name).await,
+            }
         };
-        match made {
+        let made = tidegate_ring::deadline((now + share).as_ns(), connecting).await;
+        match made.unwrap_or_else(|_| Err(ConnectError::Io(std::io::ErrorKind::TimedOut.into()))) {
             Ok(conn) => return Ok(Upstream { conn, source: Source::default(), reused: false }),
             Err(ConnectError::Tls { check, detail }) => {
                 // Another address of the same name has the same certificate.

@@ -2,7 +2,6 @@
 //! (no FIN, no error, no stray byte: a byte that nobody asked for would be taken for the next reply).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tidegate_core::snapshot::{AddressCell, Origin};
 use tidegate_core::{Moment, limits};
@@ -63,7 +62,4 @@ impl Pools {
         }
         self.origins.retain(|it| !it.idle.is_empty());
     }
-
-    /// How often [`Pools::sweep`] is worth its while.
-    pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 }

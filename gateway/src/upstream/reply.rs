@@ -12,9 +12,6 @@ use tidegate_wire::head::{HeadLimits, Parse, RequestKind, ResponseHead};
 
 use super::Upstream;
 
-/// Interim replies before the real one.
-const INTERIM_MAX: u32 = 8;
-
 /// The head of a reply, and the connection on which its body follows.
 pub(crate) struct Reply {
     pub(crate) upstream: Upstream,
@@ -123,7 +120,7 @@ async fn read_head(upstream: &mut Upstream, head: &mut ResponseHead) -> Result<(
                     return Ok(());
                 }
                 interim += 1;
-                if interim > INTERIM_MAX {
+                if interim > limits::INTERIM_MAX {
                     return Err(ReplyFailure::Cut);
                 }
                 head.clear();
@@ -192,6 +189,11 @@ impl Reply {
             Ok(Err(_)) => Err(ReplyFailure::Cut),
             Err(_) => Err(ReplyFailure::Silence),
         }
+    }
+
+    /// Allows less silence from now on.
+    pub(crate) fn hurry(&mut self, idle: std::time::Duration) {
+        self.idle = self.idle.min(idle);
     }
 
     /// The connection, if it may carry another request.
