@@ -26,8 +26,12 @@ const GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug, Args)]
 pub(crate) struct DemoArguments {
     /// How long the traffic lasts.
-    #[arg(long = "for", value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    #[arg(long = "for", value_name = "SECONDS", default_value_t = 20, value_parser = seconds())]
     seconds: u32,
+}
+
+fn seconds() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=3600)
 }
 
 /// Runs the demonstration; exit code 1 if a caller saw a failure.
@@ -55,7 +59,8 @@ async fn demonstrate(seconds: u32) -> Result<bool, String> {
     let main = start_mock(Mock::start(world::main_provider(scale), driver))?;
     let backup = start_mock(Mock::start(world::backup_provider(), driver))?;
     let yaml = world::configuration(main.addr(), backup.addr());
-    let checked = tidegate_actors::check_text("demo.yaml", &yaml).map_err(|complaints| complaints.to_string())?;
+    let checked =
+        tidegate_actors::check_text("demo.yaml", &yaml).map_err(|complaints| complaints.to_string())?;
     let model = checked.draft.models.first().map(|it| it.name.clone()).unwrap_or_default();
     let process = process::start(checked, ConfigOrigin::Fixed).await?;
     say(&screen::opening(&process, seconds));
@@ -71,7 +76,8 @@ async fn demonstrate(seconds: u32) -> Result<bool, String> {
     };
     let traffic = std::thread::spawn(move || load::run(traffic, driver));
     screen::follow(&process, &counters, || traffic.is_finished()).await;
-    let report = traffic.join().map_err(|_| "the traffic's thread panicked")?.map_err(|error| error.to_string())?;
+    let report =
+        traffic.join().map_err(|_| "the traffic's thread panicked")?.map_err(|error| error.to_string())?;
     Ok(conclude(process, &counters, &report).await)
 }
 

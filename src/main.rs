@@ -5,6 +5,7 @@
 mod check;
 mod demo;
 mod process;
+mod schema;
 mod serve;
 
 use std::io::Write;
@@ -39,10 +40,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
-        Command::Schema => {
-            say(&tidegate_actors::schema());
-            ExitCode::SUCCESS
-        }
+        Command::Schema => schema::run(),
         Command::Serve(arguments) => serve::run(&arguments),
     }
 }

@@ -8,7 +8,7 @@
 //! | --- | --- | --- |
 //! | gate | open, resting, probing, ramping; strikes ([`crate::health::Gate`]) | workers; `absorb`, a rest |
 //! | calls | in flight, cap after a ramp refusal | workers; `absorb`, a lower cap |
-//! | four dimensions | level, limits configured and learned, total reserved | workers; configured: the control plane; `absorb` lowers |
+//! | four dimensions | level, limits configured and learned, total reserved | workers; configured: the control plane |
 //! | cold | whether a level is yet to be confirmed | workers and `absorb`, once, from true to false |
 //!
 //! Accesses are `Relaxed`: each word has one order of modifications, and each decision is one compare-and-swap of

@@ -92,12 +92,13 @@ pub(crate) async fn serve(worker: &Rc<Worker>, slot_number: u32, conn: Conn) {
             }
             Incoming::Over => return,
         }
-        if path::serve(worker, &mut slot).await == After::Close {
-            slot.conn.shutdown_write();
-            linger(&slot.conn, &mut slot.source).await;
-            return;
-        }
+        let after = path::serve(worker, &mut slot).await;
         slot.shrink();
+        match after {
+            After::KeepAlive => {}
+            After::Close => return linger(&slot.conn, &mut slot.source).await,
+            After::Abort => return,
+        }
     }
 }
 

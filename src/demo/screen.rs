@@ -14,7 +14,8 @@ use crate::say;
 /// What is happening, before it does.
 pub(crate) fn opening(process: &Process, seconds: u32) -> String {
     format!(
-        "tidegate demo: two mock providers with real quotas, the gateway at http://{} ({}), and callers, for {seconds} s.\n\
+        "tidegate demo: two mock providers with real quotas, the gateway at http://{} ({}), and callers, \
+         for {seconds} s.\n\
          The first provider's quotas are too small for the traffic; it will also refuse, overload and break streams.",
         process.data.listen, process.data.selection.driver,
     )
@@ -43,7 +44,8 @@ pub(crate) async fn follow(process: &Process, counters: &LoadCounters, over: imp
 
 fn line(second: u64, counters: &LoadCounters, totals: &Totals) -> String {
     format!(
-        "{second:>3} s  calls {:>5}  failed {:>2}  in flight {:>3}  429 absorbed {:>3}  529 absorbed {:>3}  failovers {:>4}",
+        "{second:>3} s  calls {:>5}  failed {:>2}  in flight {:>3}  \
+         429 absorbed {:>3}  529 absorbed {:>3}  failovers {:>4}",
         counters.ended(),
         counters.failed(),
         counters.in_flight(),
@@ -61,7 +63,12 @@ fn table(second: u64, counters: &LoadCounters, totals: &Totals) -> String {
 }
 
 fn accounts(totals: &Totals) -> String {
-    let mut text = format!("  {:<20} {:>7} {:>7} {:>5} {:>5} {:>9}\n", "account", "tries", "served", "429", "529", "tokens");
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "  {:<20} {:>7} {:>7} {:>5} {:>5} {:>9}",
+        "account", "tries", "served", "429", "529", "tokens"
+    );
     for it in &totals.accounts {
         let name = format!("{}/{}", it.provider, it.account);
         let _ = writeln!(

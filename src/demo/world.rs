@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use tidegate_loadtest::mock::{Draw, Fault, LatencyConfig, Limits, MockConfig, OrganizationConfig, OutputConfig, Rule};
+use tidegate_loadtest::mock::{
+    Draw, Fault, LatencyConfig, Limits, MockConfig, OrganizationConfig, OutputConfig, Rule,
+};
 
 /// The one virtual key of the demonstration's configuration.
 pub(crate) const KEY: &str = "demo-key-0123456789-0123456789-0123456789";
@@ -36,7 +38,7 @@ fn unhurried(seed: u64) -> MockConfig {
     MockConfig {
         seed,
         latency: LatencyConfig { first_ms: Draw::Exponential(40.0), event_ms: Draw::Fixed(5.0) },
-        output: OutputConfig { tokens: Draw::Between(8.0, 48.0), ..OutputConfig::default() },
+        output: OutputConfig { tokens: Draw::Uniform(8.0, 48.0), ..OutputConfig::default() },
         token_spread: 0.1,
         ..MockConfig::default()
     }
