@@ -13,7 +13,7 @@ mod draw;
 mod nobody;
 mod tried;
 
-use crate::limits::PLAN_ACCOUNTS_MAX;
+use crate::limits::{COLD_WAIT, PLAN_ACCOUNTS_MAX};
 use crate::moment::Moment;
 use crate::quota::{Closed, Need, QuotaHold, Room};
 use crate::route::PlannedTarget;
@@ -73,8 +73,10 @@ pub fn choose(snapshot: &Snapshot, wish: &Wish<'_>, draw: &mut Draw, now: Moment
     if let Some(picked) = search.run(draw) {
         return picked;
     }
-    // Nobody has proven room. A quota that no reply has spoken about yet is trusted for less than it may have.
-    if wish.counted && search.none.any_without_room {
+    // Nobody has proven room. A quota that no reply has spoken about yet is trusted for less than it may have; unless
+    // room is about to be proven by refill, it is asked all the same.
+    let is_near = search.none.soonest <= now + COLD_WAIT;
+    if wish.counted && search.none.any_without_room && !is_near {
         search.cold = true;
         search.lost = Lost::default();
         if let Some(picked) = search.run(draw) {

@@ -91,6 +91,8 @@ pub const REST_MAX: Duration = Duration::from_secs(3600);
 pub const REST_STEP: Duration = Duration::from_secs(1);
 /// Longest rest after 429s without a time.
 pub const REST_STEP_MAX: Duration = Duration::from_secs(60);
+/// A wait up to this long is told to the caller rather than a quota's unproven level trusted.
+pub const COLD_WAIT: Duration = Duration::from_millis(500);
 /// Rest after a ramp 429 without a time.
 pub const RAMP_REST: Duration = Duration::from_secs(10);
 /// Share of a token limit that stays unused, in percent, so that the error of an estimate does not draw a 429.

@@ -53,10 +53,10 @@ fn bad_day(scale: f64) -> Vec<Rule> {
     let of = |organization: &str, rule: Rule| Rule { organization: Some(organization.into()), ..rule };
     let streams = |rule: Rule| Rule { stream: Some(true), count: Some(6), ..rule };
     vec![
-        of("beta", between(Fault::RateLimited { retry_after_s: Some(2) }, 3.0, 5.0)),
-        of("acme", between(Fault::RateLimited { retry_after_s: None }, 6.0, 6.5)),
-        between(Fault::Overloaded { retry_after_s: None }, 9.0, 11.0),
-        streams(between(Fault::ErrorEvent { at_event: 1, error_type: None }, 13.0, 15.0)),
-        streams(between(Fault::Cut { at_event: Some(1), at_byte: None, reset: true }, 15.0, 17.0)),
+        of("beta", between(Fault::RateLimited { retry_after_s: Some(2) }, 2.0, 4.0)),
+        streams(between(Fault::ErrorEvent { at_event: 1, error_type: Some("api_error".into()) }, 4.0, 7.0)),
+        streams(between(Fault::Cut { at_event: Some(1), at_byte: None, reset: true }, 7.0, 10.0)),
+        of("acme", between(Fault::RateLimited { retry_after_s: None }, 10.0, 10.5)),
+        between(Fault::Overloaded { retry_after_s: None }, 13.0, 15.0),
     ]
 }
