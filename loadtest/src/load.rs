@@ -2,10 +2,12 @@
 //! should have been made meanwhile.
 //!
 //! Latency counts from the moment a call was *meant* to start. An open loop fixes these moments beforehand (a Poisson
-//! process), so a server that stalls is charged for everybody who had to wait. Against the same upstream directly, windows
+//! process), so a server that stalls is charged for everybody who had to wait. Against the same upstream directly,
+//! windows
 //! alternate (gateway, direct, gateway, direct), so that a drift of the machine falls on both sides.
 //!
-//! It decides when to call, what to send and how a reply counts. It never leaves the loopback interface, never repeats a
+//! It decides when to call, what to send and how a reply counts. It never leaves the loopback interface, never
+//! repeats a
 //! call, and prints nothing: `tidegate-load` and `demo` do.
 
 mod call;

@@ -1,4 +1,5 @@
-//! A provider with true quotas, for tests, benchmarks and the demo: the real headers, errors and streams, scripted faults,
+//! A provider with true quotas, for tests, benchmarks and the demo: the real headers, errors and streams, scripted
+//! faults,
 //! and books of its own to hold the gateway's against.
 //!
 //! It runs on one thread of its own and listens on loopback only. It decides what a provider would answer; it shares no

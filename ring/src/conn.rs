@@ -1,4 +1,5 @@
-//! The facade's connection: one stream of bytes each way, on whichever arm, with TLS or without. Decides nothing about the
+//! The facade's connection: one stream of bytes each way, on whichever arm, with TLS or without. Decides nothing
+//! about the
 //! bytes.
 //!
 //! All methods take `&self`: one task may wait for bytes while another sends.
@@ -33,7 +34,8 @@ impl Conn {
         Plain::connect(addr).await.map(Conn::plain)
     }
 
-    /// Connects and shakes hands over TLS with a server that proves to be `name`. It never falls back to plain text nor to
+    /// Connects and shakes hands over TLS with a server that proves to be `name`. It never falls back to plain text
+    /// nor to
     /// an unverified peer. The caller sets a deadline around it.
     ///
     /// # Errors
@@ -62,11 +64,13 @@ impl Conn {
         }
     }
 
-    /// The next bytes; an empty chunk means that the peer has finished sending, now and each time after. One waiter at a
+    /// The next bytes; an empty chunk means that the peer has finished sending, now and each time after. One waiter
+    /// at a
     /// time. Dropping the future loses no byte.
     ///
     /// # Errors
-    /// When the connection is broken. With TLS also `InvalidData` for what is no TLS, and `UnexpectedEof` for an end that
+    /// When the connection is broken. With TLS also `InvalidData` for what is no TLS, and `UnexpectedEof` for an
+    /// end that
     /// the peer did not announce (close_notify): somebody may have cut the text.
     pub async fn recv(&self) -> io::Result<Chunk> {
         match &self.layer {
@@ -88,7 +92,8 @@ impl Conn {
         }
     }
 
-    /// Completes when the peer is gone: it reset the connection, or finished sending while something was still due to it.
+    /// Completes when the peer is gone: it reset the connection, or finished sending while something was still due
+    /// to it.
     /// For use while nobody waits in `recv`; bytes that came before stay readable. One waiter at a time.
     pub async fn closed(&self) {
         match &self.layer {
@@ -97,7 +102,8 @@ impl Conn {
         }
     }
 
-    /// Whether an idle connection can be used again: no end, no error and no byte that nobody asked for has been seen. It
+    /// Whether an idle connection can be used again: no end, no error and no byte that nobody asked for has been
+    /// seen. It
     /// does not wait, so an end that is still under way is not seen.
     pub fn is_quiet(&self) -> bool {
         match &self.layer {
@@ -106,7 +112,8 @@ impl Conn {
         }
     }
 
-    /// Finishes sending: the peer sees the end of the stream after what was sent. Receiving goes on. With TLS this is what
+    /// Finishes sending: the peer sees the end of the stream after what was sent. Receiving goes on. With TLS this
+    /// is what
     /// tells the peer that nothing was cut off; a connection dropped without it ends like one that was.
     pub fn shutdown_write(&self) {
         match &self.layer {
@@ -134,7 +141,8 @@ impl Conn {
     /// Gives the socket of a freshly accepted connection up, to be adopted by another worker ([`Conn::adopt`]).
     ///
     /// # Errors
-    /// `Unsupported` once `recv` or `closed` was called (bytes may be on their way into this worker's buffers), and with
+    /// `Unsupported` once `recv` or `closed` was called (bytes may be on their way into this worker's buffers), and
+    /// with
     /// TLS (its keys stay here).
     pub fn release(self) -> io::Result<OwnedFd> {
         match self.layer {

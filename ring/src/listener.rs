@@ -1,4 +1,5 @@
-//! The facade's listener: takes connections for one worker from a port that all workers share. Decides only which errors
+//! The facade's listener: takes connections for one worker from a port that all workers share. Decides only which
+//! errors
 //! of `accept` are the peer's (a connection that died in the queue) and not worth a word.
 
 use std::io;
@@ -28,7 +29,8 @@ enum Arm {
 }
 
 impl Listener {
-    /// Binds with address and port reuse and a backlog of 4,096, so that each worker has a queue of its own. Port 0 takes
+    /// Binds with address and port reuse and a backlog of 4,096, so that each worker has a queue of its own. Port 0
+    /// takes
     /// a free one; the other workers then bind to [`Listener::local_addr`].
     ///
     /// # Errors
@@ -44,7 +46,8 @@ impl Listener {
         Listener::from_std(socket::listen(addr)?)
     }
 
-    /// Takes over a socket that listens already, for example one bound before the threads started. A simulated worker listens
+    /// Takes over a socket that listens already, for example one bound before the threads started. A simulated
+    /// worker listens
     /// at the same address of its own network.
     ///
     /// # Errors

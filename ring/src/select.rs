@@ -1,4 +1,5 @@
-//! Which driver runs: what the configuration asks for against what the host allows. It is decided once, at start, and the
+//! Which driver runs: what the configuration asks for against what the host allows. It is decided once, at start,
+//! and the
 //! reason is kept for people.
 
 use std::fmt;

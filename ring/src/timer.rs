@@ -1,4 +1,5 @@
-//! Futures about time and order: a sleep on the worker's wheel, a deadline around another future, two futures at once, and
+//! Futures about time and order: a sleep on the worker's wheel, a deadline around another future, two futures at
+//! once, and
 //! giving way. Deadlines are points in monotonic time ([`crate::now_ns`]), `u64::MAX` is never.
 
 use std::future::{Future, poll_fn};
@@ -76,7 +77,8 @@ impl fmt::Display for Elapsed {
 
 impl error::Error for Elapsed {}
 
-/// `future`, or [`Elapsed`] once `deadline_ns` has passed. The future is polled first: if it is ready at the same turn, it
+/// `future`, or [`Elapsed`] once `deadline_ns` has passed. The future is polled first: if it is ready at the same
+/// turn, it
 /// wins. `u64::MAX` sets no deadline and costs no timer.
 ///
 /// # Errors

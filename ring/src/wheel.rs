@@ -129,7 +129,8 @@ impl Wheel {
                 continue;
             }
             let shift = SLOT_BITS * index as u32;
-            // The slot that we are in comes last: of the lower levels it is empty, and in the highest it holds what is due
+            // The slot that we are in comes last: of the lower levels it is empty, and in the highest it holds what
+            // is due
             // in the next round.
             let after = ((self.tick >> shift) + 1) % SLOTS as u64;
             let ahead = level.occupied.rotate_right(after as u32).trailing_zeros();

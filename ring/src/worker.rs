@@ -183,10 +183,12 @@ pub struct Counts {
     pub buffers_lent: usize,
     /// Receives that met an empty buffer ring, since the start. Always zero on epoll.
     pub recv_starved: u64,
-    /// Chunks copied out of their buffer, since the start: their connection had used its credit, or buffers ran low. Always
+    /// Chunks copied out of their buffer, since the start: their connection had used its credit, or buffers ran
+    /// low. Always
     /// zero on epoll.
     pub recv_copied: u64,
-    /// Receives stopped because their connection had its whole credit outstanding, since the start. Always zero on epoll.
+    /// Receives stopped because their connection had its whole credit outstanding, since the start. Always zero on
+    /// epoll.
     pub recv_paused: u64,
 }
 

@@ -181,7 +181,8 @@ fn closed_completes_when_the_peer_leaves_and_not_before() {
 
 #[test]
 fn closed_is_noticed_although_the_connection_has_used_all_its_credit() {
-    const SENT: usize = 200_000;
+    // Little enough for the kernel's receive buffer: an end that is queued behind a closed window is nobody's to see.
+    const SENT: usize = 40_000;
     for reads_first in [0, 1] {
         on_each(move |driver| async move {
             let (go, gone) = sync_channel::<()>(1);

@@ -312,7 +312,12 @@ async fn a_suspect_key_is_checked_and_comes_back() {
     let cell = it.parts.snapshot.keys[0].cell.clone();
     assert!(cell.suspect());
     it.parts.ring.push(Report::Attempt(attempt_report(1, Verdict::KeyRefused))).expect("room");
+    let reported = Instant::now();
     until("it is asked about", || seen.borrow().0 == 1).await;
+    assert!(
+        reported.elapsed() < Duration::from_secs(3),
+        "the report is faster than the next look at the cell"
+    );
     let head = seen.borrow().1.to_lowercase();
     assert!(head.starts_with("get /base/v1/models"), "{head}");
     assert!(head.contains(&format!("host: {address}")) && head.contains("secret-canary-a"), "{head}");

@@ -1,5 +1,7 @@
-//! The load generator's command line: reads what is to be run, shows how far it came, prints what was found. All else is
-//! in `load`.
+//! The load generator's command line: reads what is to be run, shows how far it came, prints what was found; all
+//! else is in `load`.
+
+#![forbid(unsafe_code)]
 
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;

@@ -1,4 +1,7 @@
-//! `tidegate-mock`: a mock provider as a process. Reads its configuration, says where it listens, and runs until killed.
+//! `tidegate-mock`: a mock provider as a process. Reads its configuration, says where it listens, and runs until
+//! killed.
+
+#![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

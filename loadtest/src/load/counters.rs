@@ -1,4 +1,5 @@
-//! Live figures of a run, and how a call can fail. Everything here is an atomic: the calling threads add, anybody reads.
+//! Live figures of a run, and how a call can fail. Everything here is an atomic: the calling threads add, anybody
+//! reads.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};

@@ -1,4 +1,5 @@
-//! What is sent: the head and body of one call. A body is slices of text that was made once, so that making a call costs
+//! What is sent: the head and body of one call. A body is slices of text that was made once, so that making a call
+//! costs
 //! no allocation and no copy of it.
 
 use tidegate_wire::head::{InvalidField, RequestWriter};

@@ -18,7 +18,8 @@ pub struct MockConfig {
     pub listen: SocketAddr,
     /// Seed of everything that is drawn: equal requests to equal mocks get equal replies.
     pub seed: u64,
-    /// How many quota minutes pass in a real minute. Rates are multiplied by it, what a bucket holds is not: at 10, a bucket
+    /// How many quota minutes pass in a real minute. Rates are multiplied by it, what a bucket holds is not: at 10,
+    /// a bucket
     /// of 1,000 RPM holds 1,000 and fills in 6 s, and the headers name the true rate of 10,000 a minute.
     pub time_scale: f64,
     /// The models it knows.
@@ -29,7 +30,8 @@ pub struct MockConfig {
     pub latency: LatencyConfig,
     /// How much replies say.
     pub output: OutputConfig,
-    /// How far input counts lie off `bytes_per_token`, as a share: 0.1 is up to 10 % either way, fixed by the request's bytes.
+    /// How far input counts lie off `bytes_per_token`, as a share: 0.1 is up to 10 % either way, fixed by the
+    /// request's bytes.
     pub token_spread: f64,
     /// Bytes of request text that make a token.
     pub bytes_per_token: f64,
@@ -107,7 +109,8 @@ pub struct OrganizationConfig {
     pub id: String,
     /// Its keys.
     pub keys: Vec<KeyConfig>,
-    /// Quotas by model class; `*` stands for each class that is not named, with a bucket of its own. A class without any has
+    /// Quotas by model class; `*` stands for each class that is not named, with a bucket of its own. A class
+    /// without any has
     /// no limit. `count_tokens` limits the requests of that call.
     #[serde(default)]
     pub limits: BTreeMap<String, Limits>,

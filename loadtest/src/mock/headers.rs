@@ -1,4 +1,5 @@
-//! Reply headers about identity and quota, in both protocols. Decides how a true level is shown: token levels rounded to
+//! Reply headers about identity and quota, in both protocols. Decides how a true level is shown: token levels
+//! rounded to
 //! thousands, resets as times or as durations.
 
 use std::fmt::Write;

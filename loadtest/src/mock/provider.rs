@@ -1,4 +1,5 @@
-//! The provider's state on its one thread: keys, quotas, script and books. Decides who a call comes from and whether its
+//! The provider's state on its one thread: keys, quotas, script and books. Decides who a call comes from and
+//! whether its
 //! quota has room. It never touches a socket.
 
 use std::cell::RefCell;
@@ -145,7 +146,8 @@ impl Provider {
         self.state.borrow_mut().books.enter_ended(record, generates);
     }
 
-    /// Output that left for the caller: it counts from now on. It takes from the joint bucket only what was not taken before.
+    /// Output that left for the caller: it counts from now on. It takes from the joint bucket only what was not
+    /// taken before.
     pub(crate) fn produce(&self, call: &OpenCall, pool: &PoolName, tokens: u64) {
         if tokens == 0 {
             return;

@@ -148,7 +148,8 @@ impl Pool {
         }
     }
 
-    /// Takes what the call needs from all buckets, or nothing from any. Output is not taken yet, but some must be there.
+    /// Takes what the call needs from all buckets, or nothing from any. Output is not taken yet, but some must be
+    /// there.
     pub(crate) fn admit(&mut self, need: Need, now_s: f64) -> Result<(), NoRoom> {
         self.refill(now_s);
         let wanted = [

@@ -21,7 +21,8 @@ pub struct Rule {
     /// Only calls of this model.
     #[serde(default)]
     pub model: Option<String>,
-    /// Only calls of this path. Without it a fault of generating calls meets only these, and one of keys (401, 403) all.
+    /// Only calls of this path. Without it a fault of generating calls meets only these, and one of keys (401, 403)
+    /// all.
     #[serde(default)]
     pub path: Option<String>,
     /// Only calls that ask for a stream (true), or for a whole reply (false).

@@ -212,7 +212,8 @@ impl<'a> Connection<'a> {
         let identity = Identity { dialect: Dialect::Messages, request_id: &id, organization: None };
         if send_refusal(&self.conn, &identity, &refusal, None, false, false).await.is_ok() {
             self.conn.shutdown_write();
-            // What is still on its way is read and dropped for a moment: a close over unread bytes would be a reset, and
+            // What is still on its way is read and dropped for a moment: a close over unread bytes would be a
+            // reset, and
             // the answer lost with it.
             let until_ns = now_ns() + 200_000_000;
             let drain = async { while self.conn.recv().await.is_ok_and(|chunk| !chunk.is_empty()) {} };

@@ -37,10 +37,15 @@ fn one(event: &str) -> StreamEvent {
     DIALECT.stream_event(&EventView::parse(event.as_bytes()))
 }
 
-const START: &str = r#"event: message_start
-data: {"type":"message_start","message":{"id":"msg_01","type":"message","role":"assistant","model":"claude-sonnet-5-5","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":12,"cache_creation_input_tokens":30,"cache_read_input_tokens":400,"cache_creation":{"ephemeral_5m_input_tokens":30,"ephemeral_1h_input_tokens":0},"output_tokens":1,"service_tier":"standard"}}}
-
-"#;
+const START: &str = concat!(
+    "event: message_start\n",
+    r#"data: {"type":"message_start","message":{"id":"msg_01","type":"message","role":"assistant","#,
+    r#""model":"claude-sonnet-5-5","content":[],"stop_reason":null,"stop_sequence":null,"#,
+    r#""usage":{"input_tokens":12,"cache_creation_input_tokens":30,"cache_read_input_tokens":400,"#,
+    r#""cache_creation":{"ephemeral_5m_input_tokens":30,"ephemeral_1h_input_tokens":0},"#,
+    r#""output_tokens":1,"service_tier":"standard"}}}"#,
+    "\n\n",
+);
 const PING: &str = "event: ping\ndata: {\"type\":\"ping\"}\n\n";
 const STOP: &str = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
 
@@ -48,11 +53,14 @@ const STOP: &str = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
 fn a_text_stream_commits_at_its_first_block() {
     let stream = format!(
         "{START}{PING}{}{}{PING}{}{}{}{STOP}",
-        "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n",
-        "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"event: error\"}}\n\n",
+        "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\
+         \"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n",
+        "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\
+         \"delta\":{\"type\":\"text_delta\",\"text\":\"event: error\"}}\n\n",
         ": a comment\n\n",
         "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n",
-        "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":15}}\n\n",
+        "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\
+         \"usage\":{\"output_tokens\":15}}\n\n",
     );
     let (phases, usage) = read(&stream);
     assert_eq!(phases, [HELD, HELD, CONTENT, CONTENT, HELD, HELD, CONTENT, CONTENT, Phase::End]);
@@ -69,12 +77,17 @@ fn a_text_stream_commits_at_its_first_block() {
 fn thinking_and_tools_are_content() {
     let stream = format!(
         "{START}{}{}{}{}{}{}{STOP}",
-        "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"thinking\",\"thinking\":\"\",\"signature\":\"\"}}\n\n",
-        "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"signature_delta\",\"signature\":\"EqQB\"}}\n\n",
+        "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\
+         \"content_block\":{\"type\":\"thinking\",\"thinking\":\"\",\"signature\":\"\"}}\n\n",
+        "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\
+         \"delta\":{\"type\":\"signature_delta\",\"signature\":\"EqQB\"}}\n\n",
         "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n",
-        "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":1,\"content_block\":{\"type\":\"tool_use\",\"id\":\"toolu_01\",\"name\":\"look\",\"input\":{}}}\n\n",
-        "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":1,\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"{\\\"usage\\\":{\"}}\n\n",
-        "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"tool_use\"},\"usage\":{\"input_tokens\":13,\"output_tokens\":90}}\n\n",
+        "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":1,\
+         \"content_block\":{\"type\":\"tool_use\",\"id\":\"toolu_01\",\"name\":\"look\",\"input\":{}}}\n\n",
+        "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":1,\
+         \"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"{\\\"usage\\\":{\"}}\n\n",
+        "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"tool_use\"},\
+         \"usage\":{\"input_tokens\":13,\"output_tokens\":90}}\n\n",
     );
     let (phases, usage) = read(&stream);
     assert_eq!(phases, [HELD, CONTENT, CONTENT, CONTENT, CONTENT, CONTENT, CONTENT, Phase::End]);
@@ -83,7 +96,8 @@ fn thinking_and_tools_are_content() {
 
 #[test]
 fn a_reply_without_blocks_commits_at_its_end() {
-    let delta = "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"refusal\"},\"usage\":{\"output_tokens\":0}}\n\n";
+    let delta = "event: message_delta\ndata: {\"type\":\"message_delta\",\
+        \"delta\":{\"stop_reason\":\"refusal\"},\"usage\":{\"output_tokens\":0}}\n\n";
     assert_eq!(read(&format!("{START}{delta}{STOP}")).0, [HELD, CONTENT, Phase::End]);
 }
 

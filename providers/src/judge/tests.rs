@@ -1,4 +1,4 @@
-//! Every row of DESIGN §5, every code and wording, for both dialects; and bodies that mean harm.
+//! Every class of status, every code and wording, for both dialects; and bodies that mean harm.
 
 use proptest::prelude::*;
 
@@ -27,6 +27,14 @@ fn overloaded(ms: Option<u64>) -> Verdict {
 
 fn of(dialect: &Dialect, status: u16, fields: &[(&str, &[u8])], body: &str) -> Verdict {
     dialect.judge(status, &FieldList(fields), body.as_bytes(), 0)
+}
+
+/// A status and a body, and the verdict on them.
+#[track_caller]
+fn judged_as(dialect: &Dialect, rows: &[(u16, String, Verdict)]) {
+    for (status, body, expected) in rows {
+        assert_eq!(of(dialect, *status, NO_FIELDS, body), *expected, "{status} {body}");
+    }
 }
 
 /// The error envelope of the Messages API.
@@ -112,7 +120,7 @@ fn statuses_alone_decide_where_no_body_can_be_read() {
 }
 
 #[test]
-fn bodies_of_the_messages_api_are_understood() {
+fn limits_and_spending_of_the_messages_api_are_understood() {
     let rows = [
         (429, messages("rate_limit_error", None, "This request would exceed the rate limit"), limited(None)),
         (
@@ -169,6 +177,13 @@ fn bodies_of_the_messages_api_are_understood() {
         ),
         (400, messages("invalid_request_error", None, "credit balance is too low"), SPENT),
         (403, messages("permission_error", Some("organization_on_hold"), "x"), SPENT),
+    ];
+    judged_as(&anthropic::DIALECT, &rows);
+}
+
+#[test]
+fn other_bodies_of_the_messages_api_are_understood() {
+    let rows = [
         (400, messages("invalid_request_error", None, "prompt is too long: 9 tokens > 8 maximum"), CALLER),
         (401, messages("authentication_error", None, "invalid x-api-key"), Verdict::KeyRefused),
         (403, messages("permission_error", None, "not allowed to use this model"), NOT_ALLOWED),
@@ -188,9 +203,7 @@ fn bodies_of_the_messages_api_are_understood() {
         (529, messages("overloaded_error", None, "Overloaded"), overloaded(None)),
         (529, messages("overloaded_error", Some("compaction_unavailable"), "x"), overloaded(None)),
     ];
-    for (status, body, expected) in rows {
-        assert_eq!(of(&anthropic::DIALECT, status, NO_FIELDS, &body), expected, "{status} {body}");
-    }
+    judged_as(&anthropic::DIALECT, &rows);
 }
 
 #[test]
@@ -263,9 +276,7 @@ fn bodies_of_chat_completions_are_understood() {
         ),
         (402, "{\"error\":\"Insufficient balance\"}".into(), SPENT),
     ];
-    for (status, body, expected) in rows {
-        assert_eq!(of(&openai::DIALECT, status, NO_FIELDS, &body), expected, "{status} {body}");
-    }
+    judged_as(&openai::DIALECT, &rows);
 }
 
 /// Every code of the tables is looked at: as the one thing an error says, it decides.

@@ -70,7 +70,8 @@ mod tests {
             (
                 r#"{"model":"m","stream_options":{"include_obfuscation":false},"stream":true}"#,
                 Some(
-                    r#"{"model":"m","stream_options":{"include_usage":true,"include_obfuscation":false},"stream":true}"#,
+                    "{\"model\":\"m\",\"stream_options\":{\"include_usage\":true,\"include_obfuscation\":false},\
+                     \"stream\":true}",
                 ),
             ),
             (

@@ -60,7 +60,8 @@ fn every_kind_of_content_is_content() {
         "{\"content\":\"x\"}",
         "{\"content\":\" \"}",
         "{\"refusal\":\"No\"}",
-        "{\"tool_calls\":[{\"index\":0,\"id\":\"call_1\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"\"}}]}",
+        "{\"tool_calls\":[{\"index\":0,\"id\":\"call_1\",\"type\":\"function\",\"function\":{\"name\":\"f\",\
+         \"arguments\":\"\"}}]}",
         "{\"function_call\":{\"name\":\"f\",\"arguments\":\"\"}}",
         "{\"reasoning_content\":\"hm\"}",
         "{\"reasoning\":\"hm\"}",
@@ -96,9 +97,8 @@ fn odd_chunks_are_told_apart() {
     let first = one("data: {\"choices\":[],\"prompt_filter_results\":[{}],\"usage\":null}\n\n");
     assert_eq!((first.phase, first.usage, first.usage_only), (HELD, None, false));
     // Usage on the last content chunk or on every chunk must not take the chunk out.
-    let both = one(
-        "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1}}\n\n",
-    );
+    let both = one("data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}],\
+         \"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1}}\n\n");
     assert_eq!((both.phase, both.usage_only), (CONTENT, false));
     assert_eq!(both.usage.map(|it| (it.input_tokens, it.output_tokens)), Some((Some(3), Some(1))));
     assert_eq!(one(": keep-alive\n\n"), StreamEvent::HELD);
@@ -248,7 +248,9 @@ fn errors_are_written_in_the_envelope() {
         let mut out = Vec::new();
         DIALECT.write_error(&mut out, &Fault::new(kind), "a \"quoted\"\nline", "req_7");
         let body: Value = serde_json::from_slice(&out).expect("JSON");
-        let expected = json!({"error": {"message": "a \"quoted\"\nline", "type": error_type, "param": null, "code": code}});
+        let message = "a \"quoted\"\nline";
+        let expected =
+            json!({"error": {"message": message, "type": error_type, "param": null, "code": code}});
         assert_eq!(body, expected, "{kind:?}");
         out.clear();
         DIALECT.write_stream_error(&mut out, &Fault::new(kind), "a \"quoted\"\nline", "req_7");

@@ -195,7 +195,8 @@ impl EpollConn {
         Ok(())
     }
 
-    /// Completes when the peer is gone. It waits for the end of the stream alone: `PRIORITY` is the one interest that data
+    /// Completes when the peer is gone. It waits for the end of the stream alone: `PRIORITY` is the one interest
+    /// that data
     /// does not satisfy, and a socket that is not registered for urgent data never reports any.
     pub(crate) async fn closed(&self) {
         while let Ok(ready) = self.stream.ready(Interest::PRIORITY | Interest::ERROR).await {

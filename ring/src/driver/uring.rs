@@ -1,4 +1,5 @@
-//! The io_uring arm: one ring a worker, multishot accept and receive into a buffer ring, plain sends. Turn by turn it runs
+//! The io_uring arm: one ring a worker, multishot accept and receive into a buffer ring, plain sends. Turn by turn
+//! it runs
 //! the tasks, submits what they asked for and takes what the kernel has done.
 //!
 //! `machine` decides what is submitted; `sys` is where the kernel is. This file joins the two and gives them
@@ -44,7 +45,8 @@ pub(crate) fn run<F: Future + 'static>(
     let uring = Uring::new(options, bell.try_clone()?)?;
     let worker = Worker::new(Arm::Uring(Rc::clone(&uring)), Bell::Eventfd(bell));
     let _entered = worker::enter(&worker);
-    // Left in this order, however: tasks are dropped first (they would arm what is cancelled), then the ring is emptied.
+    // Left in this order, however: tasks are dropped first (they would arm what is cancelled), then the ring is
+    // emptied.
     let _closing = Closing(&uring);
     let _teardown = Teardown(&worker);
     let joined = worker.exec.spawn(main());
@@ -104,7 +106,8 @@ impl Uring {
         }
     }
 
-    /// Asks the machine something. Wakers that are left over are woken or dropped after it is released: that may run code
+    /// Asks the machine something. Wakers that are left over are woken or dropped after it is released: that may
+    /// run code
     /// which asks again.
     fn with<R>(&self, ask: impl FnOnce(&mut Machine<RBuf>) -> R) -> R {
         let mut machine = self.machine.borrow_mut();

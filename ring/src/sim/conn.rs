@@ -1,6 +1,7 @@
 //! The handles of the simulated network: what the facade's connection and listener hold in this arm.
 //!
-//! They decide nothing. Every operation may give way to the other tasks first, even if it could be done at once, so that
+//! They decide nothing. Every operation may give way to the other tasks first, even if it could be done at once, so
+//! that
 //! no order of events is taken for granted.
 
 use std::cell::{Cell, RefCell};
@@ -104,7 +105,8 @@ impl SimConn {
         self.side.abort.set(true);
     }
 
-    /// Hands this side of the connection to whoever [`SimConn::adopt`]s the descriptor: one of nothing, whose number names
+    /// Hands this side of the connection to whoever [`SimConn::adopt`]s the descriptor: one of nothing, whose
+    /// number names
     /// the connection.
     pub(crate) fn release(self) -> io::Result<OwnedFd> {
         let token = OwnedFd::from(File::open("/dev/null")?);

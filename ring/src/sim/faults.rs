@@ -1,6 +1,7 @@
 //! What may go wrong in the simulated world, as probabilities. It decides nothing: the network and the scheduler draw.
 
-/// Probabilities of faults, each of 1,000 cases. Set at any time: a fault that is switched off does not strike any more,
+/// Probabilities of faults, each of 1,000 cases. Set at any time: a fault that is switched off does not strike any
+/// more,
 /// not even where it had been drawn before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Faults {

@@ -1,7 +1,9 @@
 //! The simulated network: addresses, listeners, connections, and packets that take their time.
 //!
-//! It decides when which bytes arrive, in which pieces, and what each side of a connection sees: full buffers, FIN, RST,
-//! as TCP on Linux shows them. It knows no task and no executor, only wakers, and it never reads a clock: the world sets
+//! It decides when which bytes arrive, in which pieces, and what each side of a connection sees: full buffers, FIN,
+//! RST,
+//! as TCP on Linux shows them. It knows no task and no executor, only wakers, and it never reads a clock: the world
+//! sets
 //! `now_ns` before each call, takes `wakes` after it and calls [`Net::deliver`] when [`Net::next_at`] is due.
 //!
 //! A reset leaves what already arrived readable, as Linux does; a close with unread data, or data for a side that is

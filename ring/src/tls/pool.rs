@@ -1,6 +1,7 @@
 //! Reusable byte buffers of one thread for plaintext lent to readers and records on their way out.
 //!
-//! It keeps a bounded number of idle buffers in two sizes: most events are small, and a connection that waits with a few
+//! It keeps a bounded number of idle buffers in two sizes: most events are small, and a connection that waits with
+//! a few
 //! hundred bytes must not hold a buffer for a whole record. It never limits how many are lent: a connection lends one
 //! for each `recv` that its owner awaited, and holds one for a send that waits.
 

@@ -1,7 +1,8 @@
 //! One TLS session as a state machine: bytes of the wire in, plaintext out, and back. No socket, no waiting.
 //!
 //! It decides what a received byte means and what a sent one becomes. It never sends anything by itself: whatever
-//! rustls wants on the wire (handshake, tickets, alerts) leaves through [`Session::drain`]. Memory: rustls holds at most
+//! rustls wants on the wire (handshake, tickets, alerts) leaves through [`Session::drain`]. Memory: rustls holds at
+//! most
 //! one partial record (a handshake message: 64 KiB) on the way in; plaintext is taken from it after each step, so it
 //! never piles up there.
 

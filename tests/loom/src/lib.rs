@@ -5,3 +5,5 @@
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test -p tidegate-loom
 //! ```
+
+#![forbid(unsafe_code)]

@@ -65,7 +65,8 @@ fn head_line() -> impl Strategy<Value = Vec<u8>> {
 
 /// A head with some bytes changed, so that most of them nearly parse.
 fn mutated_head() -> impl Strategy<Value = Vec<u8>> {
-    let base = b"POST /v1/messages?beta=true HTTP/1.1\r\nHost: localhost\r\ncontent-length: 10\r\nX: y\r\n\r\n";
+    let base =
+        b"POST /v1/messages?beta=true HTTP/1.1\r\nHost: localhost\r\ncontent-length: 10\r\nX: y\r\n\r\n";
     proptest::collection::vec((0..base.len(), any::<u8>()), 0..3).prop_map(|changes| {
         let mut bytes = base.to_vec();
         for (place, byte) in changes {

@@ -40,7 +40,8 @@ fn refused(input: &[u8], refusal: Refusal) {
 #[test]
 fn a_request_is_read() {
     let head = request(
-        b"POST /v1/messages?beta=true&x HTTP/1.1\r\nHost: local\r\nX-Api-Key:  k\t\r\nEmpty:\r\nx-api-key: \xff2\r\n\r\n",
+        b"POST /v1/messages?beta=true&x HTTP/1.1\r\nHost: local\r\nX-Api-Key:  k\t\r\nEmpty:\r\nx-api-key: \xff2\
+         \r\n\r\n",
     )
     .expect("valid");
     assert_eq!((head.method(), head.path(), head.query()), ("POST", "/v1/messages", Some("beta=true&x")));

@@ -1,4 +1,5 @@
-//! Connections and listeners of a ring, as futures over the machine. They hold a key and the ring, and never a descriptor:
+//! Connections and listeners of a ring, as futures over the machine. They hold a key and the ring, and never a
+//! descriptor:
 //! that is the machine's until the kernel is done with it.
 
 use std::future::{Future, poll_fn};

@@ -1,4 +1,5 @@
-//! What a ring's connections and listeners are doing, as a state machine without a kernel: calls of tasks and completions
+//! What a ring's connections and listeners are doing, as a state machine without a kernel: calls of tasks and
+//! completions
 //! go in, operations and wakers come out. It owns the descriptors.
 //!
 //! The rules that it keeps:
@@ -6,7 +7,8 @@
 //!   for a connection nobody owns any more goes back to the ring unseen.
 //! - Receive is one multishot. When a connection has its whole credit outstanding, the multishot is cancelled and armed
 //!   again once half came back, or once its reader waits for more. What the kernel delivers beyond the credit in
-//!   between is copied out, and so is everything when buffers run low: no reader, however slow, can hold what others need.
+//!   between is copied out, and so is everything when buffers run low: no reader, however slow, can hold what
+//! others need.
 //! - Out of buffers (`ENOBUFS`), connections queue, and only as many are armed again as there are free buffers. Arming
 //!   all of them only makes them fail again, many times over.
 //! - A multishot may end at any time for reasons of the kernel's; whoever waits never waits on one that is not armed.
@@ -417,7 +419,8 @@ impl<B: Deref<Target = [u8]>> Machine<B> {
         }
     }
 
-    /// Sees to it that the worker wakes at `next_ns`. A timeout that is set earlier stays: it wakes for nothing once, and
+    /// Sees to it that the worker wakes at `next_ns`. A timeout that is set earlier stays: it wakes for nothing
+    /// once, and
     /// that is cheaper than moving it each time.
     pub(super) fn set_alarm(&mut self, next_ns: u64, now_ns: u64) {
         if next_ns >= self.alarm_ns {
@@ -440,7 +443,8 @@ impl<B: Deref<Target = [u8]>> Machine<B> {
         }
     }
 
-    /// Nothing is armed from now on, and all that is armed is cancelled. To be called when all tasks are dropped: a task
+    /// Nothing is armed from now on, and all that is armed is cancelled. To be called when all tasks are dropped: a
+    /// task
     /// that lived on would only find its connections broken.
     pub(super) fn close(&mut self) {
         self.closing = true;

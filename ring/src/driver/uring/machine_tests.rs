@@ -1,4 +1,5 @@
-//! The machine against made-up completions: each rule by itself, then all of them over random histories with a kernel that
+//! The machine against made-up completions: each rule by itself, then all of them over random histories with a
+//! kernel that
 //! is as awkward as the real one may be.
 
 use std::cell::Cell;

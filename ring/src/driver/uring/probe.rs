@@ -1,4 +1,5 @@
-//! Whether this host offers all of io_uring that the driver needs. It tries the real thing on a ring that is thrown away,
+//! Whether this host offers all of io_uring that the driver needs. It tries the real thing on a ring that is thrown
+//! away,
 //! and names what is missing. It never guesses from a kernel version: distributions and container profiles differ.
 
 use std::fmt;

@@ -1,7 +1,9 @@
-//! The unsafe part, all of it: the ring, its memory, and the buffers that the kernel fills. It decides nothing; it turns
+//! The unsafe part, all of it: the ring, its memory, and the buffers that the kernel fills. It decides nothing; it
+//! turns
 //! an [`Op`] into a submission and a completion into an owned value.
 //!
-//! Two promises carry everything. A buffer is in exactly one place: with the kernel, or in one [`RBuf`]. And memory that
+//! Two promises carry everything. A buffer is in exactly one place: with the kernel, or in one [`RBuf`]. And memory
+//! that
 //! a submission points to lives until the kernel has copied it, which it does while it takes the submission
 //! (`IORING_FEAT_SUBMIT_STABLE`, asked for by the probe).
 
@@ -90,7 +92,8 @@ impl Ring {
     /// Hands all buffers to the kernel.
     pub(super) fn register_buffers(&mut self) -> io::Result<()> {
         let address = self.buffers.base.as_ptr() as u64;
-        // SAFETY: the entries lie at the page-aligned start of a mapping that holds `count` of them; `self.buffers` keeps it
+        // SAFETY: the entries lie at the page-aligned start of a mapping that holds `count` of them; `self.buffers`
+        // keeps it
         // until after `self.ring`, which stands before it, is closed.
         unsafe {
             self.ring.submitter().register_buf_ring_with_flags(address, self.buffers.count, GROUP, 0)?;
@@ -277,9 +280,12 @@ impl Buffers {
         let entries = self.base.as_ptr().cast::<BufRingEntry>();
         let tail = self.tail.get();
         let place = usize::from(tail & (self.count - 1));
-        // SAFETY: `place < count` entries at the mapping's page-aligned start, zeroed when mapped. The kernel reads only
-        // entries before the tail, and at most `count` buffers exist, so this one is ours. The tail shares the memory of
-        // the first entry's reserved field, which no setter touches; it is naturally aligned and read by the kernel with
+        // SAFETY: `place < count` entries at the mapping's page-aligned start, zeroed when mapped. The kernel reads
+        // only
+        // entries before the tail, and at most `count` buffers exist, so this one is ours. The tail shares the
+        // memory of
+        // the first entry's reserved field, which no setter touches; it is naturally aligned and read by the kernel
+        // with
         // acquire, after the entry was written.
         unsafe {
             let entry = &mut *entries.add(place);
@@ -295,7 +301,8 @@ impl Buffers {
 
 impl Drop for Buffers {
     fn drop(&mut self) {
-        // SAFETY: the mapping was made by `new` with this length; every `RBuf` and the `Ring` hold an `Rc` of it, so nothing
+        // SAFETY: the mapping was made by `new` with this length; every `RBuf` and the `Ring` hold an `Rc` of it,
+        // so nothing
         // points into it any more.
         unsafe {
             libc::munmap(self.base.as_ptr().cast(), self.mapped_bytes);
