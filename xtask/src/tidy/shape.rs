@@ -29,7 +29,7 @@ pub(super) fn in_source(source: &Source) -> Vec<Finding> {
     findings.extend(forbids_unsafe(source));
     findings.extend(names(source));
     // Rows of test tables hold texts of the wire, which are easier to read whole than cut.
-    let is_table = is_test_file(&source.path);
+    let is_table = source.is_test_file();
     for (index, line) in source.text.lines().enumerate() {
         let columns = line.chars().count();
         if columns > COLUMNS_MAX && !is_table {
@@ -38,11 +38,6 @@ pub(super) fn in_source(source: &Source) -> Vec<Finding> {
         }
     }
     findings
-}
-
-/// Whether a file holds nothing but tests.
-fn is_test_file(path: &str) -> bool {
-    path.starts_with("tests/") || path.contains("/tests/") || path.ends_with("/tests.rs")
 }
 
 /// A file begins with `//!`, and says more than one word there.
