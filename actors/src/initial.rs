@@ -15,7 +15,13 @@ pub fn initial_snapshot(checked: &Checked, now: Moment) -> Arc<Snapshot> {
 /// A `curl` line for each provider of the configuration that speaks another dialect than those before it.
 pub fn curl_examples(checked: &Checked, base_url: &str) -> Vec<String> {
     let mut dialects: Vec<_> = checked.draft.providers.iter().map(|it| it.dialect).collect();
-    dialects.dedup();
+    let mut seen = Vec::new();
+    dialects.retain(|it| {
+        !seen.contains(it) && {
+            seen.push(*it);
+            true
+        }
+    });
     dialects
         .into_iter()
         .map(|id| tidegate_providers::curl_example(tidegate_providers::dialect(id), base_url))

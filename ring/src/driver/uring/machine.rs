@@ -8,7 +8,7 @@
 //! - Receive is one multishot. When a connection has its whole credit outstanding, the multishot is cancelled and armed
 //!   again once half came back, or once its reader waits for more. What the kernel delivers beyond the credit in
 //!   between is copied out, and so is everything when buffers run low: no reader, however slow, can hold what
-//! others need.
+//!   others need.
 //! - Out of buffers (`ENOBUFS`), connections queue, and only as many are armed again as there are free buffers. Arming
 //!   all of them only makes them fail again, many times over.
 //! - A multishot may end at any time for reasons of the kernel's; whoever waits never waits on one that is not armed.
