@@ -1,4 +1,4 @@
-//! The configuration file: read, checked whole, and turned into a draft of a snapshot (DESIGN §8).
+//! The configuration file: read, checked whole, and turned into a draft of a snapshot (ARCHITECTURE.md).
 //!
 //! Text becomes a tree with places, the tree becomes raw structs, and the check turns those into values in range or
 //! complaints, all of them at once. Nothing outside of this module sees a raw value. It never publishes anything:

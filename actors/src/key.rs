@@ -1,4 +1,4 @@
-//! One actor a provider key: decides whether a suspect key is usable or out (DESIGN §5, 401).
+//! One actor a provider key: decides whether a suspect key is usable or out (ARCHITECTURE.md).
 //!
 //! A worker that meets a 401 makes the key suspect in its cell at once; from then on calls pass it over. This actor
 //! asks the provider itself: an acceptance puts the key back, a refusal takes it out and asks again each minute,

@@ -1,4 +1,4 @@
-//! What kind of place an address is, and whether an upstream may be there (DESIGN §8). Pure: names are resolved
+//! What kind of place an address is, and whether an upstream may be there (ARCHITECTURE.md). Pure: names are resolved
 //! elsewhere, and every address is judged again after each resolution, so that a name cannot turn inwards later.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,4 +1,4 @@
-//! The walk of one call along its plan: verdicts in, actions out (DESIGN §3.7, §5).
+//! The walk of one call along its plan: verdicts in, actions out (ARCHITECTURE.md).
 //!
 //! [`Walk::poll_action`] says where to send the call or that it is over; whoever does it tells the [`Exchange`]
 //! what happens to it, and hands it back with a verdict where the reply is not good. The walk writes what it

@@ -1,4 +1,4 @@
-//! Which account and key serve one planned target (DESIGN §6). Runs on the worker for each try: no locks, no
+//! Which account and key serve one planned target (ARCHITECTURE.md). Runs on the worker for each try: no locks, no
 //! heap; it reads cells and reserves in one of them.
 //!
 //! An account is in play while it is not out of money, has a key that may be used for the model and its quota

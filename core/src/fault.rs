@@ -127,7 +127,7 @@ impl FaultKind {
         }
     }
 
-    /// The HTTP status of the answer (DESIGN §5: resting 429, overload 529, failures 502 or 504, no key 503).
+    /// The HTTP status of the answer (ARCHITECTURE.md: resting 429, overload 529, failures 502 or 504, no key 503).
     pub const fn status(self) -> u16 {
         use FaultKind::*;
         match self {

@@ -252,7 +252,7 @@ impl ChainCell {
     }
 }
 
-/// Deadlines of an upstream (DESIGN §8). `None` is no deadline.
+/// Deadlines of an upstream (ARCHITECTURE.md). `None` is no deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// To connect, TLS included.

@@ -32,7 +32,7 @@ impl Usage {
         self.input_tokens.is_some() || self.cache_write_tokens.is_some() || self.cache_read_tokens.is_some()
     }
 
-    /// Input that counts against an input limit: uncached input and cache writes (DESIGN §7).
+    /// Input that counts against an input limit: uncached input and cache writes (ARCHITECTURE.md).
     pub fn limited_input(&self) -> Tokens {
         self.input_tokens.unwrap_or(0).saturating_add(self.cache_write_tokens.unwrap_or(0))
     }
@@ -48,7 +48,7 @@ impl Usage {
     }
 }
 
-/// What a call is expected to use, before the provider says so (DESIGN §7).
+/// What a call is expected to use, before the provider says so (ARCHITECTURE.md).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Estimate {
     /// Input tokens: body bytes times the ratio learned for the model.

@@ -1,4 +1,4 @@
-//! What an upstream's answer means (the table of DESIGN §5). `providers` turns bytes into a [`Verdict`];
+//! What an upstream's answer means (the table of ARCHITECTURE.md). `providers` turns bytes into a [`Verdict`];
 //! `attempt` turns a `Verdict` into what rests, what counts and where the call goes next.
 
 use std::time::Duration;

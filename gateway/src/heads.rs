@@ -1,5 +1,5 @@
 //! Heads that go out: the request to a provider, the reply to a caller. Every head is built anew from the lists
-//! of DESIGN §8, each value validated again on write; nothing is copied because it was there.
+//! of ARCHITECTURE.md, each value validated again on write; nothing is copied because it was there.
 
 use tidegate_core::Moment;
 use tidegate_core::admission::LimitCell;

@@ -1,5 +1,5 @@
 //! The side towards the caller once an upstream answered: events moved one by one, whole replies held until they
-//! are complete, and the two commit points of DESIGN §3.9 in between.
+//! are complete, and the two commit points of ARCHITECTURE.md in between.
 
 mod line;
 mod stream;

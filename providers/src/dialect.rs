@@ -34,7 +34,7 @@ pub struct Dialect {
     pub name: &'static str,
     /// What `kind:` calls it in the configuration.
     pub kind: &'static str,
-    /// Where its vendor serves it; what the vendor's own SDK calls base URL (DESIGN §8).
+    /// Where its vendor serves it; what the vendor's own SDK calls base URL (ARCHITECTURE.md).
     pub default_base_url: &'static str,
     /// The environment variable its vendor's SDK reads a key from.
     pub key_env: &'static str,
@@ -126,7 +126,7 @@ pub struct StreamEvent {
     pub usage_only: bool,
 }
 
-/// What an event promises to the caller (DESIGN §3.9).
+/// What an event promises to the caller (ARCHITECTURE.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Nothing yet: a start, a role, a ping, a comment. Held before the first content, passed on after it.
@@ -201,13 +201,13 @@ impl Dialect {
         self.probe
     }
 
-    /// Whether a caller's field goes upstream (DESIGN §8 "Headers out"). `forward_headers:` of the configuration,
+    /// Whether a caller's field goes upstream (ARCHITECTURE.md). `forward_headers:` of the configuration,
     /// the credential and the framing are the gateway's to add.
     pub fn forwards(&self, field_name_lower: &str) -> bool {
         self.forwarded.forwards(field_name_lower)
     }
 
-    /// Whether an upstream's field goes back (DESIGN §8 "Headers back"). Framing never does: it is made anew.
+    /// Whether an upstream's field goes back (ARCHITECTURE.md). Framing never does: it is made anew.
     pub fn returns(&self, field_name_lower: &str, expose_routing: bool) -> bool {
         forwarding::returns(field_name_lower, expose_routing)
     }
@@ -229,7 +229,8 @@ impl Dialect {
         fields.get(self.session?).map(<[u8]>::trim_ascii).filter(|it| !it.is_empty())
     }
 
-    /// What a reply means (the table of DESIGN §5), from its status, its fields and the front of its body. The body
+    /// What a reply means (the table of ARCHITECTURE.md), from its status, its fields and the front of its body.
+    /// The body
     /// is not trusted: cut, coded, HTML or hostile, there is a verdict by status.
     ///
     /// `wall_ms` (Unix time) is needed only for waits given as dates by replies without a `date` field.

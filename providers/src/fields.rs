@@ -29,7 +29,7 @@ impl Fields for FieldList<'_> {
 }
 
 /// What the caller presented as its key: `x-api-key`, then `Authorization: Bearer`. SDKs differ in which they use
-/// and some clients send both (`wire/anthropic.md` §0, §11), so every one is tried.
+/// and some clients send both, so every one is tried.
 ///
 /// Empty values and values above [`CREDENTIAL_BYTES_MAX`] are no credentials.
 pub fn presented_credentials<F: Fields + ?Sized>(fields: &F) -> impl Iterator<Item = &[u8]> {

@@ -1,4 +1,4 @@
-//! Which fields cross the gateway, by name (DESIGN §8). An allow-list towards providers, a deny-list towards
+//! Which fields cross the gateway, by name (ARCHITECTURE.md). An allow-list towards providers, a deny-list towards
 //! callers. Values are re-validated where heads are written; fields named by `Connection` are dropped there too.
 
 /// Which fields of callers a dialect's upstream gets.

@@ -1,4 +1,4 @@
-//! From a reply to a verdict: the table of DESIGN §5 over what `wire/anthropic.md` §6.3, §7 and `wire/openai.md` §7
+//! From a reply to a verdict: the table of ARCHITECTURE.md over what the API references
 //! say of codes and wordings. The codes are data of each dialect ([`Rules`]); what rests or counts is decided in
 //! `core::attempt`, never here.
 //!
@@ -137,7 +137,7 @@ impl Rules {
 }
 
 impl<'a> ErrorText<'a> {
-    /// Reads the shapes of `wire/compat.md` §5 that are objects; empty where there is none to be read.
+    /// Reads the shapes of their documentation that are objects; empty where there is none to be read.
     pub(crate) fn read(body: &'a [u8]) -> ErrorText<'a> {
         let inner = reading::member(body, "error").unwrap_or(body);
         if let Some(message) = reading::text(inner) {

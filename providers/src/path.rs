@@ -63,7 +63,7 @@ pub enum OperationKind {
     Root,
 }
 
-/// The dialect of a request and its path without the `/anthropic` or `/openai` in front (DESIGN §8).
+/// The dialect of a request and its path without the `/anthropic` or `/openai` in front (ARCHITECTURE.md).
 ///
 /// A prefix decides; then a path that only one dialect has; then the version field; else it is OpenAI.
 pub fn of_request(path: &str, has_version_field: bool) -> (&'static Dialect, &str) {

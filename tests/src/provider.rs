@@ -1,4 +1,5 @@
-//! An upstream for real SDKs: answers by the word `CASE:<name>` in the prompt, in both dialects, always the same for the
+//! An upstream for real SDKs: answers by the word `CASE:<name>` in the prompt, in both dialects, always the same
+//! for the
 //! same request. What the SDKs must see of each case is written in the scripts of `tests/sdk`.
 
 use std::time::Duration;

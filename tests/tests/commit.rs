@@ -1,4 +1,5 @@
-//! The two commit points (DESIGN §3.9): before them a failure moves on unseen, after them there is one in-band error
+//! The two commit points (ARCHITECTURE.md): before them a failure moves on unseen, after them there is one in-band
+//! error
 //! and never a second answer.
 
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! A host that forbids io_uring, as most containers do: the real program takes epoll, says so, and serves. Started under
+//! A host that forbids io_uring, as most containers do: the real program takes epoll, says so, and serves. Started
+//! under
 //! a filter that answers the three system calls with EPERM.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,5 @@
-//! The truth about limits (DESIGN §5): whom a refusal is blamed on, what rests, and how a rest ends. The upstream's
+//! The truth about limits (ARCHITECTURE.md): whom a refusal is blamed on, what rests, and how a rest ends. The
+//! upstream's
 //! journal is the witness. Nothing here has an actor unless it says so: rest, probe and ramp are the workers' own.
 
 use std::net::SocketAddr;

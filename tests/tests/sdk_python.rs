@@ -1,4 +1,5 @@
-//! The official SDKs for Python: everything a program does with them is the same through the gateway, for the program and
+//! The official SDKs for Python: everything a program does with them is the same through the gateway, for the
+//! program and
 //! for the provider.
 
 mod sameness;

@@ -1,4 +1,5 @@
-//! Spreading before the 429: four accounts of unequal quotas that start empty, 130 % offered. The provider's own buckets
+//! Spreading before the 429: four accounts of unequal quotas that start empty, 130 % offered. The provider's own
+//! buckets
 //! are the judge. A control run by weight alone shows what the same load does without learning.
 //!
 //! `TIDEGATE_SPREAD_SECONDS` sets the length; the runs of a soak take two minutes.

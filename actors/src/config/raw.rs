@@ -1,4 +1,5 @@
-//! The configuration file as it is written: every field optional, nothing checked. Mirrors DESIGN §8; the JSON Schema
+//! The configuration file as it is written: every field optional, nothing checked. Mirrors ARCHITECTURE.md; the
+//! JSON Schema
 //! is made from these types. Only `check` and its sections see them.
 
 use schemars::JsonSchema;

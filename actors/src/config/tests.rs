@@ -8,7 +8,7 @@ use tidegate_core::snapshot::Reach;
 use super::secrets::tests::Given;
 use super::*;
 
-/// The example of DESIGN §8, in full.
+/// The example of ARCHITECTURE.md, in full.
 const EXAMPLE: &str = r#"
 listen: 127.0.0.1:4000
 admin: { listen: 127.0.0.1:4001 }

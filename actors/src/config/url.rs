@@ -1,4 +1,4 @@
-//! Base URLs: read strictly, judged by the rules of DESIGN §8. Pure; never resolves a name.
+//! Base URLs: read strictly, judged by the rules of ARCHITECTURE.md. Pure; never resolves a name.
 //!
 //! A literal address or `localhost` is itself the permission for loopback, private networks and plain HTTP. A name
 //! needs `private: true` for inward addresses (judged at each resolution) and is never reached without TLS.

@@ -97,7 +97,7 @@ impl Tally {
         self.nobody.merge(why);
     }
 
-    /// The answer when nothing is left to try (DESIGN §5, "Plan exhausted").
+    /// The answer when nothing is left to try (ARCHITECTURE.md, "Plan exhausted").
     pub(super) fn give_up(&self, now: Moment) -> GiveUp {
         if self.nobody.any_closed() || self.limited_until.is_some() {
             let soonest = [self.limited_until, self.overloaded_until].into_iter().flatten();

@@ -1,4 +1,4 @@
-//! The table of DESIGN §5, row by row, against a made-up world.
+//! The table of ARCHITECTURE.md, row by row, against a made-up world.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! The caller's side of one call: what was committed, and keeping the line alive while the upstream is silent.
 //!
-//! Decides when the status of a stream is committed without content (DESIGN §3.9), and that a caller who accepts
+//! Decides when the status of a stream is committed without content (ARCHITECTURE.md), and that a caller who accepts
 //! no bytes for too long is gone. Knows nothing about upstreams.
 
 use std::future::{Future, poll_fn};

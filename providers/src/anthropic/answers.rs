@@ -1,5 +1,5 @@
 //! What the gateway itself writes in this dialect: errors, lists of models, a caller's own limits
-//! (`wire/anthropic.md` §1, §6.2, §7).
+//! as the API reference has them.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Which of the vendor's models share a bucket (`wire/anthropic.md` §6.1). Where its documents say nothing, a
+//! Which of the vendor's models share a bucket (the API reference). Where its documents say nothing, a
 //! version is taken to have a bucket of its own: headers then teach each level, and `classes:` in the
 //! configuration can join what turns out to be one.
 

@@ -1,4 +1,4 @@
-//! Anthropic's Messages API (`wire/anthropic.md`): its data. What its streams hold is in `stream`, what the
+//! Anthropic's Messages API: its data. What its streams hold is in `stream`, what the
 //! gateway writes in its form in `answers`.
 
 mod answers;
@@ -34,7 +34,7 @@ pub static DIALECT: Dialect = Dialect {
         count_tokens: "/v1/messages/count_tokens",
         list_models: "/v1/models",
     },
-    // Works for API keys of every kind; the bearer form is for tokens of other sorts too (`wire/anthropic.md` §2).
+    // Works for API keys of every kind; the bearer form is for tokens of other sorts too.
     credential: CredentialField { name: "x-api-key", prefix: "" },
     version: Some(("anthropic-version", "2023-06-01")),
     probe: ("GET", "/v1/models?limit=1"),
@@ -88,7 +88,7 @@ const ROUTES: &[RouteRow] = &[
     },
 ];
 
-/// `wire/anthropic.md` §6.3 and §7.
+/// Error types and codes of the API reference.
 const RULES: Rules = Rules {
     spent_codes: &[
         "billing_error",
@@ -122,7 +122,7 @@ const RULES: Rules = Rules {
     ],
 };
 
-/// Token counts are rounded to thousands (`wire/anthropic.md` §6.2).
+/// Token counts are rounded to thousands (the API reference).
 const TOKEN_GRANULARITY: u64 = 1_000;
 
 /// `anthropic-ratelimit-tokens-*` is left out: it repeats whichever of the other two is tighter.
@@ -149,7 +149,7 @@ fn observed_limits(fields: &dyn Fields) -> ObservedLimits {
     }
 }
 
-/// A usage object: its parts are disjoint already (`wire/anthropic.md` §5).
+/// A usage object: its parts are disjoint already (the API reference).
 fn usage(object: &[u8]) -> Usage {
     let names = ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens"];
     let [input, cache_write, cache_read, output] =

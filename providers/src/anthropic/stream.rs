@@ -1,4 +1,4 @@
-//! What the events of a Messages stream are (`wire/anthropic.md` §8). The event's name decides; only events that
+//! What the events of a Messages stream are (the API reference). The event's name decides; only events that
 //! carry usage or an error are read.
 
 use tidegate_core::Usage;

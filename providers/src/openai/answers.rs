@@ -1,5 +1,5 @@
 //! What the gateway itself writes in this dialect: errors, lists of models, a caller's own limits
-//! (`wire/openai.md` §1, §7, §8).
+//! as the API reference has them.
 
 use tidegate_core::fault::{Fault, FaultKind};
 

@@ -1,4 +1,4 @@
-//! The vendor's model families, each with limits of its own (`wire/openai.md` §8). Which of them share a bucket
+//! The vendor's model families, each with limits of its own (the API reference). Which of them share a bucket
 //! depends on the organization: `classes:` in the configuration can join them.
 
 use crate::dialect::ClassRow;

@@ -1,5 +1,5 @@
 //! How a stream's usage is asked for: without `include_usage` a stream says nothing of what it used
-//! (`wire/openai.md` §3.1), so the gateway sets it and takes the extra chunk out again.
+//! (the API reference), so the gateway sets it and takes the extra chunk out again.
 
 use tidegate_wire::skim::Skim;
 use tidegate_wire::splice::Edit;

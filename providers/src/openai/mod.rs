@@ -1,4 +1,4 @@
-//! OpenAI's Chat Completions API (`wire/openai.md`) and the many servers that speak it: its data. What its streams
+//! OpenAI's Chat Completions API and the many servers that speak it: its data. What its streams
 //! hold is in `stream`, what the gateway writes in its form in `answers`, how it is asked for a stream's usage
 //! in `edit`.
 
@@ -97,7 +97,7 @@ const ROUTES: &[RouteRow] = &[
     },
 ];
 
-/// `wire/openai.md` §7; wordings of compatible servers by `wire/compat.md` §5.
+/// Error types and codes of the API reference; wordings of compatible servers by their documentation.
 const RULES: Rules = Rules {
     spent_codes: &[
         "billing_hard_limit_reached",
@@ -146,7 +146,7 @@ const RULES: Rules = Rules {
 /// A per-minute bucket is full again after a minute at most; what takes longer counts by the day.
 const MINUTE_BUCKET_FULL_IN_MAX: Duration = Duration::from_secs(61);
 
-/// `wire/openai.md` §8. One bucket for input and output together. Values of a daily bucket say nothing about a
+/// One bucket for input and output together. Values of a daily bucket say nothing about a
 /// minute and are left out.
 fn observed_limits(fields: &dyn Fields) -> ObservedLimits {
     let observed = |limit: &str, remaining: &str, reset: &str| {
@@ -173,7 +173,7 @@ fn observed_limits(fields: &dyn Fields) -> ObservedLimits {
     }
 }
 
-/// A usage object. Its `prompt_tokens` include what was read from and written to the cache (`wire/openai.md` §3);
+/// A usage object. Its `prompt_tokens` include what was read from and written to the cache (the API reference);
 /// some servers state more of it than there was prompt, which is held at zero.
 fn usage(object: &[u8]) -> Usage {
     let [prompt, completion, details] =

@@ -1,4 +1,4 @@
-//! What the events of a chat stream are (`wire/openai.md` §3.1). Events have no names, so each chunk is read once;
+//! What the events of a chat stream are (the API reference). Events have no names, so each chunk is read once;
 //! nothing is kept and nothing allocated for data of one line.
 
 use tidegate_core::Usage;
@@ -10,7 +10,7 @@ use crate::dialect::{Phase, StreamEvent};
 use crate::judge::{self, Rules};
 use crate::reading::{self, holds_something};
 
-/// What of a delta is content (DESIGN §3.9): text, refusal, tool calls, reasoning (three spellings), sound. A role
+/// What of a delta is content (ARCHITECTURE.md): text, refusal, tool calls, reasoning (three spellings), sound. A role
 /// is not.
 const CONTENT: [&str; 8] = [
     "content",

@@ -10,7 +10,7 @@ use crate::config::duration;
 use crate::config::field::Field;
 use crate::config::raw::RawTimeouts;
 
-/// What holds where nothing is configured (DESIGN §8).
+/// What holds where nothing is configured (ARCHITECTURE.md).
 pub(super) const DEFAULTS: Timeouts = Timeouts {
     connect: limits::CONNECT_TIMEOUT,
     first_byte: limits::FIRST_BYTE_TIMEOUT,
