@@ -7,28 +7,24 @@
 //! At the end every live task is dropped while the worker still stands: a task outliving it would be woken into
 //! a thread that has no queue any more.
 
+mod remote;
+
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
-use std::fs::File;
 use std::future::Future;
-use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
-#[expect(
-    clippy::disallowed_types,
-    reason = "guards wakes from other threads only, a few instructions, never I/O"
-)]
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use async_task::{FallibleTask, Runnable};
 use slab::Slab;
 
+pub(crate) use self::remote::Bell;
+use self::remote::Remote;
 use crate::worker;
 
 /// Polls of one turn; after that many the driver gets its turn even if tasks are left, so that a task that wakes
@@ -107,87 +103,6 @@ impl fmt::Display for Panicked {
 }
 
 impl std::error::Error for Panicked {}
-
-/// How a sleeping worker is woken from outside.
-pub(crate) enum Bell {
-    /// An eventfd that the ring watches.
-    Eventfd(File),
-    /// The waker of the tokio task that runs the queue, known once it was polled.
-    Pump(OnceLock<Waker>),
-    /// Nobody sleeps: the simulator looks at every queue itself.
-    #[cfg_attr(not(feature = "sim"), expect(dead_code, reason = "the simulated arm alone uses it"))]
-    Silent,
-}
-
-impl Bell {
-    fn ring(&self) {
-        match self {
-            // A full counter (EAGAIN) means that it rings already.
-            Bell::Eventfd(file) => drop((&mut &*file).write(&1_u64.to_ne_bytes())),
-            Bell::Pump(waker) => {
-                if let Some(waker) = waker.get() {
-                    waker.wake_by_ref();
-                }
-            }
-            Bell::Silent => {}
-        }
-    }
-}
-
-/// The door for wakes from outside of the worker. Each task is in it at most once, so it is bounded by the tasks.
-struct Remote {
-    id: u64,
-    #[expect(
-        clippy::disallowed_types,
-        reason = "guards wakes from other threads only, a few instructions, never I/O"
-    )]
-    queue: Mutex<VecDeque<Runnable>>,
-    /// Something is in `queue`. Written after the push and read by the worker after it wrote `sleeping`; both
-    /// sequentially consistent, so at least one side sees the other.
-    pending: AtomicBool,
-    /// The worker is about to block or blocks; whoever clears it rings the bell.
-    sleeping: AtomicBool,
-    /// The worker is gone.
-    closed: AtomicBool,
-    bell: Bell,
-}
-
-impl Remote {
-    fn new(bell: Bell) -> Remote {
-        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-        #[expect(clippy::disallowed_types, reason = "see the field")]
-        let queue = Mutex::new(VecDeque::new());
-        Remote {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            queue,
-            pending: AtomicBool::new(false),
-            sleeping: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            bell,
-        }
-    }
-
-    fn push(&self, runnable: Runnable) {
-        if self.closed.load(Ordering::SeqCst) {
-            // The worker dropped every future before it closed this door, so nothing of value is in here; but
-            // dropping it on a foreign thread would be refused, hence it is left alone.
-            std::mem::forget(runnable);
-            return;
-        }
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(runnable);
-        self.pending.store(true, Ordering::SeqCst);
-        if self.sleeping.swap(false, Ordering::SeqCst) {
-            self.bell.ring();
-        }
-    }
-
-    fn take_into(&self, ready: &mut VecDeque<Runnable>) {
-        if self.pending.load(Ordering::SeqCst) {
-            self.pending.store(false, Ordering::SeqCst);
-            ready.append(&mut self.queue.lock().unwrap_or_else(PoisonError::into_inner));
-        }
-    }
-}
 
 /// The tasks of one worker.
 pub(crate) struct Executor {
@@ -275,8 +190,7 @@ impl Executor {
 
     /// Announces that the worker is about to block. False: there is work, it must not.
     pub(crate) fn fall_asleep(&self) -> bool {
-        self.remote.sleeping.store(true, Ordering::SeqCst);
-        if self.ready.borrow().is_empty() && !self.remote.pending.load(Ordering::SeqCst) {
+        if self.remote.fall_asleep() && self.ready.borrow().is_empty() {
             return true;
         }
         self.wake_up();
@@ -285,7 +199,7 @@ impl Executor {
 
     /// The worker no longer blocks; wakes from outside need not ring.
     pub(crate) fn wake_up(&self) {
-        self.remote.sleeping.store(false, Ordering::SeqCst);
+        self.remote.wake_up();
         let parked = self.parked.take();
         drop(parked);
     }
@@ -325,7 +239,7 @@ impl Executor {
                 self.guard(|| drop(runnable));
             }
         }
-        self.remote.closed.store(true, Ordering::SeqCst);
+        self.remote.close();
     }
 
     fn push(&self, runnable: Runnable) {

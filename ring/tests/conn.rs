@@ -355,20 +355,54 @@ fn an_accepted_connection_moves_to_another_worker() {
                 })
             });
             let addr = told.recv().expect("an address");
-            let mut client = TcpStream::connect(addr).expect("connects");
-            client.write_all(b"hello").expect("writes");
+            let (told_pause, paused) = sync_channel(1);
+            let client = std::thread::spawn(move || {
+                let mut stream = TcpStream::connect(addr).expect("connects");
+                stream.write_all(b"hello").expect("writes");
+                let mut reply = [0; 5];
+                stream.read_exact(&mut reply).expect("reads");
+                assert_eq!(&reply, b"world");
+                pause(30);
+                stream.write_all(b"again").expect("writes");
+                paused.recv().expect("it came");
+            });
             let fd = taken.recv().expect("handed over");
             run(to, &OPTIONS, || async move {
                 let conn = Conn::adopt(fd).expect("adopts");
                 assert_eq!(&*conn.recv().await.expect("receives"), b"hello");
                 conn.send(&[b"world"]).await.expect("sends");
+                // Nothing is there for a while: the receive has to wait, not to report that it would.
+                assert_eq!(&*conn.recv().await.expect("receives"), b"again");
+                told_pause.send(()).expect("the client waits");
             })
             .expect("runs");
-            let mut reply = [0; 5];
-            client.read_exact(&mut reply).expect("reads");
-            assert_eq!(&reply, b"world");
+            client.join().expect("no panic");
             TcpStream::connect(addr).expect("connects").write_all(b"x").expect("writes");
             first.join().expect("no panic").expect("runs");
         }
+    }
+}
+
+#[test]
+fn what_outlives_its_worker_is_readable_or_an_error_and_never_a_panic() {
+    for driver in drivers() {
+        let (conn, listener, chunk) = run(driver, &OPTIONS, || async {
+            let conn = Conn::connect(echo_peer()).await.expect("connects");
+            conn.send(&[b"kept"]).await.expect("sends");
+            let chunk = conn.recv().await.expect("receives");
+            assert_eq!(race(conn.closed(), yield_now()).await, Either::Right(()));
+            (conn, Listener::bind(loopback()).expect("a port"), chunk)
+        })
+        .expect("runs");
+        assert_eq!(&*chunk, b"kept");
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut receive = std::pin::pin!(conn.recv());
+        let received = std::future::Future::poll(receive.as_mut(), &mut cx);
+        assert!(matches!(received, std::task::Poll::Ready(Err(_))), "{driver}");
+        let mut accept = std::pin::pin!(listener.accept());
+        let accepted = std::future::Future::poll(accept.as_mut(), &mut cx);
+        assert!(matches!(accepted, std::task::Poll::Ready(Err(_))), "{driver}");
+        conn.abort();
+        drop(chunk);
     }
 }

@@ -1,5 +1,5 @@
-//! Too many connections for too few buffers, on both real arms: everybody is served, nobody holds more than is due to it,
-//! and everything comes home.
+//! Too many connections for too few buffers, on both real arms: everybody is served, nobody holds more than
+//! is due to it, and everything comes home.
 
 mod support;
 

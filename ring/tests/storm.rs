@@ -1,5 +1,5 @@
-//! Thousands of connections dropped at random moments while their peers write. In a binary of its own, since it counts the
-//! descriptors of the process.
+//! Thousands of connections dropped at random moments while their peers write. In a binary of its own,
+//! since it counts the descriptors of the process.
 
 mod support;
 

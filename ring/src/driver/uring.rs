@@ -128,7 +128,8 @@ impl Uring {
             let mut machine = self.machine.borrow_mut();
             machine.feed_starved(self.buffers.free());
             if block {
-                machine.set_alarm(worker.wheel.borrow().next_ns(), worker.clock.refresh());
+                let next_ns = worker.wheel.borrow().next_ns();
+                machine.set_alarm(next_ns, || worker.clock.refresh());
             }
         }
         let entered = self.exchange(|ring| ring.enter(block));
@@ -198,7 +199,9 @@ impl Uring {
                 break;
             }
         }
-        if self.machine.borrow().in_flight() > 0 {
+        let left = self.machine.borrow().in_flight();
+        debug_assert!(left == 0 || std::thread::panicking(), "{left} operations did not end when cancelled");
+        if left > 0 {
             // The kernel may still write into the buffers, so they are never unmapped.
             std::mem::forget(Rc::clone(&self.buffers));
         }

@@ -1,5 +1,5 @@
-//! What the tests of both real arms share: running one piece of async code on each, and peers that are plain threads, so
-//! that the other end of a connection is never the code under test.
+//! What the tests of both real arms share: running one piece of async code on each, and peers that are
+//! plain threads, so that the other end of a connection is never the code under test.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 

@@ -14,6 +14,9 @@
 //! - A multishot may end at any time for reasons of the kernel's; whoever waits never waits on one that is not armed.
 //! - No waker is woken or dropped in here: that may run code which calls in again. They are collected and handed out.
 
+mod completions;
+mod listeners;
+
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Deref;
@@ -23,11 +26,8 @@ use std::task::{Poll, Waker};
 use slab::Slab;
 use socket2::SockAddr;
 
-use super::op::{Completion, GENERATION_BITS, Key, Kind, Op, Token};
-
-/// Accepted connections that a listener may hold for its worker before it tells the kernel to stop. They cost
-/// a descriptor each, and a worker that has paused should leave the rest to the kernel's queue.
-pub(super) const ACCEPTED_MAX: usize = 32;
+use self::listeners::Door;
+use super::op::{GENERATION_BITS, Key, Kind, Op, Token};
 
 /// Received bytes: still in their buffer, or copied out of it.
 pub(crate) enum Piece<B> {
@@ -102,16 +102,6 @@ struct Slot<B> {
     reader: Option<Waker>,
     writer: Option<Waker>,
     closer: Option<Waker>,
-}
-
-struct Door {
-    fd: OwnedFd,
-    owned: bool,
-    flying: bool,
-    stopping: bool,
-    waiting: VecDeque<OwnedFd>,
-    error: Option<i32>,
-    acceptor: Option<Waker>,
 }
 
 enum Entry<B> {
@@ -348,56 +338,6 @@ impl<B: Deref<Target = [u8]>> Machine<B> {
         }
     }
 
-    /// A listening socket. Nothing is accepted before it is asked for.
-    pub(super) fn listen(&mut self, fd: OwnedFd) -> Key {
-        self.insert(Entry::Door(Door {
-            fd,
-            owned: true,
-            flying: false,
-            stopping: false,
-            waiting: VecDeque::new(),
-            error: None,
-            acceptor: None,
-        }))
-    }
-
-    /// The next accepted socket.
-    pub(super) fn poll_accept(&mut self, key: Key, waker: &Waker) -> Poll<io::Result<OwnedFd>> {
-        let closing = self.closing;
-        let Some(door) = self.door(key) else { return Poll::Ready(Err(gone())) };
-        if let Some(socket) = door.waiting.pop_front() {
-            return Poll::Ready(Ok(socket));
-        }
-        if let Some(errno) = door.error.take() {
-            return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
-        }
-        if closing {
-            return Poll::Ready(Err(gone()));
-        }
-        let replaced = watch(&mut door.acceptor, waker);
-        let armed = std::mem::replace(&mut door.flying, true);
-        let fd = door.fd.as_raw_fd();
-        self.discarded.extend(replaced);
-        if !armed {
-            self.emit(Op::Accept { fd, token: Token::new(Kind::Accept, key) });
-        }
-        Poll::Pending
-    }
-
-    /// The listener is dropped, and with it what it has accepted for nobody.
-    pub(super) fn close_listener(&mut self, key: Key) {
-        let Some(door) = self.door(key) else { return };
-        door.owned = false;
-        door.waiting.clear();
-        let (acceptor, flying) = (door.acceptor.take(), door.flying);
-        self.discarded.extend(acceptor);
-        if flying {
-            self.emit_cancel(Token::new(Kind::Accept, key), key);
-        } else {
-            self.entries.remove(key.index as usize);
-        }
-    }
-
     // What the driver asks for, once a turn.
 
     /// Arms as many starved connections again as there are free buffers.
@@ -422,12 +362,12 @@ impl<B: Deref<Target = [u8]>> Machine<B> {
     /// Sees to it that the worker wakes at `next_ns`. A timeout that is set earlier stays: it wakes for nothing
     /// once, and
     /// that is cheaper than moving it each time.
-    pub(super) fn set_alarm(&mut self, next_ns: u64, now_ns: u64) {
+    pub(super) fn set_alarm(&mut self, next_ns: u64, now_ns: impl FnOnce() -> u64) {
         if next_ns >= self.alarm_ns {
             return;
         }
         self.alarm_ns = next_ns;
-        let wait_ns = next_ns.saturating_sub(now_ns);
+        let wait_ns = next_ns.saturating_sub(now_ns());
         if std::mem::replace(&mut self.timeout_flying, true) {
             self.emit(Op::Retime { wait_ns });
         } else {
@@ -460,179 +400,7 @@ impl<B: Deref<Target = [u8]>> Machine<B> {
         }
     }
 
-    // What the kernel says.
-
-    /// Takes one completion. `free`: buffers that are not lent, with this completion's counted as lent.
-    pub(super) fn complete(&mut self, completion: Completion<B>, free: usize) {
-        let key = completion.token.key();
-        if !completion.more {
-            self.in_flight = self.in_flight.saturating_sub(1);
-        }
-        match completion.token.kind() {
-            Some(Kind::Recv) => self.received(key, completion, free),
-            Some(Kind::Accept) => self.accepted(key, completion),
-            Some(Kind::Cancel) => self.cancelled(key, completion.result),
-            Some(Kind::Timeout) => {
-                self.timeout_flying = false;
-                self.alarm_ns = u64::MAX;
-            }
-            Some(Kind::Bell) => self.bell_rang = true,
-            Some(kind @ (Kind::Writable | Kind::HangUp | Kind::Connect)) => {
-                self.polled(key, kind, completion.result);
-            }
-            Some(Kind::Retime | Kind::CancelAll) | None => {}
-        }
-    }
-
-    fn received(&mut self, key: Key, completion: Completion<B>, free: usize) {
-        let (credit, reserve) = (self.credit, self.reserve);
-        let mut tally = self.tally;
-        let Some(slot) = self.slot(key) else { return };
-        let mut wake = false;
-        match (completion.result, completion.buffer) {
-            // Not owned: the buffer goes back unseen.
-            (1.., Some(_)) if !slot.owned => {}
-            (1.., Some(buffer)) => {
-                let lend = slot.outstanding < credit && free > reserve;
-                let piece = if lend { Piece::Buffer(buffer) } else { Piece::Copy((*buffer).into()) };
-                tally.copied += u64::from(!lend);
-                slot.inbox.push_back(piece);
-                slot.outstanding += 1;
-                wake = true;
-            }
-            (0, _) => slot.end = Some(End::Finished),
-            (errno, _) => match -errno {
-                libc::ENOBUFS if slot.owned && !completion.more => slot.recv = Recv::Starved,
-                libc::ENOBUFS | libc::ECANCELED | libc::EAGAIN | libc::EINTR => {}
-                // Bytes without a buffer: not possible with a buffer ring.
-                ..=0 => slot.end = Some(End::Broken(libc::EIO)),
-                errno => slot.end = Some(End::Broken(errno)),
-            },
-        }
-        if !completion.more {
-            slot.flying &= !bit(Kind::Recv);
-            if slot.recv != Recv::Starved {
-                slot.recv = Recv::Idle;
-            }
-        }
-        let starved = slot.recv == Recv::Starved;
-        let ended = slot.end.is_some();
-        let reader = if wake || ended { slot.reader.take() } else { None };
-        let closer = if ended { slot.closer.take() } else { None };
-        self.woken.extend(reader);
-        self.woken.extend(closer);
-        if starved {
-            tally.starved += 1;
-            self.starved.push_back(key);
-        }
-        self.tally = tally;
-        self.settle(key);
-    }
-
-    fn polled(&mut self, key: Key, kind: Kind, result: i32) {
-        let Some(slot) = self.slot(key) else { return };
-        slot.flying &= !bit(kind);
-        let waker = match kind {
-            Kind::Connect => {
-                slot.connected = Some(-result);
-                slot.writer.take()
-            }
-            Kind::HangUp if result >= 0 => {
-                slot.hung_up = true;
-                slot.closer.take()
-            }
-            Kind::Writable => {
-                slot.writable = true;
-                slot.writer.take()
-            }
-            _ => None,
-        };
-        self.woken.extend(waker);
-        self.settle(key);
-    }
-
-    fn accepted(&mut self, key: Key, completion: Completion<B>) {
-        let Some(door) = self.door(key) else { return };
-        if let Some(socket) = completion.socket
-            && door.owned
-        {
-            door.waiting.push_back(socket);
-        }
-        if !completion.more {
-            door.flying = false;
-            door.stopping = false;
-        }
-        if completion.result < 0 && completion.result != -libc::ECANCELED {
-            door.error = Some(-completion.result);
-        }
-        // Also woken without a socket, if the multishot has ended: the next poll arms it again.
-        let wake = !door.waiting.is_empty() || !door.flying;
-        let acceptor = if wake { door.acceptor.take() } else { None };
-        let full = door.flying && !door.stopping && door.waiting.len() >= ACCEPTED_MAX;
-        door.stopping |= full;
-        let over = !door.owned && !door.flying;
-        self.woken.extend(acceptor);
-        if over {
-            self.entries.remove(key.index as usize);
-        } else if full {
-            self.emit_cancel(Token::new(Kind::Accept, key), key);
-        }
-    }
-
-    /// A cancel that found nothing: what it was for has ended, or is cancelled again when it next delivers.
-    fn cancelled(&mut self, key: Key, result: i32) {
-        if result >= 0 {
-            return;
-        }
-        if let Some(slot) = self.slot(key)
-            && slot.recv == Recv::Stopping
-        {
-            slot.recv = Recv::Armed;
-        }
-        if let Some(door) = self.door(key) {
-            door.stopping = false;
-        }
-    }
-
     // Within.
-
-    /// Brings a connection to where it should be after anything has changed.
-    fn settle(&mut self, key: Key) {
-        let (credit, closing) = (self.credit, self.closing);
-        let Some(slot) = self.slot(key) else { return };
-        if !slot.owned {
-            if slot.flying == 0 {
-                self.entries.remove(key.index as usize);
-            }
-            return;
-        }
-        if closing || slot.end.is_some() {
-            return;
-        }
-        if slot.recv == Recv::Armed && slot.outstanding >= credit && slot.reader.is_none() {
-            slot.recv = Recv::Stopping;
-            self.tally.paused += 1;
-            self.emit_cancel(Token::new(Kind::Recv, key), key);
-        } else if slot.recv == Recv::Idle && slot.used {
-            // A reader that waits while it holds its whole credit still gets bytes, as copies.
-            let hungry = slot.reader.is_some() && slot.inbox.is_empty();
-            if hungry || slot.outstanding * 2 <= credit {
-                self.arm(key);
-            }
-        }
-        self.watch_hang_up(key);
-    }
-
-    /// An armed receive sees the end itself; without one, whoever waits for the end needs a watch of its own.
-    fn watch_hang_up(&mut self, key: Key) {
-        let Some(slot) = self.slot(key) else { return };
-        let watched = slot.recv == Recv::Armed || slot.hung_up || slot.flying & bit(Kind::HangUp) != 0;
-        if slot.closer.is_some() && !watched {
-            slot.flying |= bit(Kind::HangUp);
-            let fd = slot.fd.as_raw_fd();
-            self.emit(Op::PollHangUp { fd, token: Token::new(Kind::HangUp, key) });
-        }
-    }
 
     fn arm(&mut self, key: Key) {
         let Some(slot) = self.slot(key) else { return };
@@ -664,13 +432,6 @@ impl<B: Deref<Target = [u8]>> Machine<B> {
             _ => None,
         }
     }
-
-    fn door(&mut self, key: Key) -> Option<&mut Door> {
-        match self.entries.get_mut(key.index as usize) {
-            Some((generation, Entry::Door(door))) if *generation == key.generation => Some(door),
-            _ => None,
-        }
-    }
 }
 
 /// Makes `waker` the one to wake; returns the one whose place it took.
@@ -682,5 +443,4 @@ fn watch(place: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
 }
 
 #[cfg(test)]
-#[path = "machine_tests.rs"]
 mod tests;

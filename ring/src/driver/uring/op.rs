@@ -62,10 +62,19 @@ impl Token {
     }
 
     pub(super) fn kind(self) -> Option<Kind> {
-        use Kind::*;
-        const ALL: [Kind; 10] =
-            [Recv, Writable, HangUp, Connect, Accept, Cancel, Timeout, Retime, Bell, CancelAll];
-        ALL.into_iter().find(|kind| *kind as u64 == self.0 >> 56)
+        Some(match self.0 >> 56 {
+            1 => Kind::Recv,
+            2 => Kind::Writable,
+            3 => Kind::HangUp,
+            4 => Kind::Connect,
+            5 => Kind::Accept,
+            6 => Kind::Cancel,
+            7 => Kind::Timeout,
+            8 => Kind::Retime,
+            9 => Kind::Bell,
+            10 => Kind::CancelAll,
+            _ => return None,
+        })
     }
 }
 
@@ -136,6 +145,10 @@ mod tests {
         let key = Key { index: u32::MAX, generation: (1 << GENERATION_BITS) - 1 };
         let token = Token::from_raw(Token::new(Kind::CancelAll, key).raw());
         assert_eq!((token.kind(), token.key()), (Some(Kind::CancelAll), key));
+        for raw in 0..=u64::from(u8::MAX) {
+            let kind = Token::from_raw(raw << 56).kind();
+            assert_eq!(kind.map_or(raw, |kind| kind as u64), raw);
+        }
         assert_eq!(Token::from_raw(u64::MAX).kind(), None);
         assert_eq!(Token::from_raw(0).kind(), None);
     }

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 
+use super::super::op::Completion;
+use super::listeners::ACCEPTED_MAX;
 use super::*;
 
 const BUFFERS: usize = 8;
@@ -369,15 +371,15 @@ fn a_listener_stops_when_nobody_takes_what_it_accepts() {
 #[test]
 fn one_timeout_is_out_and_it_moves_only_to_an_earlier_time() {
     let mut bench = bench();
-    bench.machine.set_alarm(5_000, 1_000);
-    bench.machine.set_alarm(9_000, 1_000);
+    bench.machine.set_alarm(5_000, || 1_000);
+    bench.machine.set_alarm(9_000, || 1_000);
     assert!(matches!(bench.machine.ops[..], [Op::Timeout { wait_ns: 4_000 }]));
-    bench.machine.set_alarm(2_000, 1_000);
+    bench.machine.set_alarm(2_000, || 1_000);
     assert_eq!(bench.asked(), ["timeout", "retime"]);
     bench.complete(Token::of_ring(Kind::Timeout), -libc::ETIME, false);
     bench.complete(Token::of_ring(Kind::Retime), -libc::ENOENT, false);
     assert_eq!(bench.machine.in_flight(), 0);
-    bench.machine.set_alarm(9_000, 2_000);
+    bench.machine.set_alarm(9_000, || 2_000);
     assert!(matches!(bench.machine.ops[..], [Op::Timeout { wait_ns: 7_000 }]));
 }
 
