@@ -1,6 +1,6 @@
 //! The data plane: everything between a caller's socket and a provider's.
 //!
-//! Start at [`path`]: it is the life of one request, top to bottom. Deciding happens in `tidegate_core`,
+//! Start at `path.rs`: it is the life of one request, top to bottom. Deciding happens in `tidegate_core`,
 //! vendors live in `tidegate_providers`, the kernel in `tidegate_ring`; this crate moves bytes between them and
 //! keeps three promises of its own: it never blocks a worker, never waits for an actor, and gives a caller
 //! exactly one answer.
