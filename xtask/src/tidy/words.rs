@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn machine_paths_are_found_and_addresses_are_not() {
-        let text = "cd /work/main\nsee `/home/me/x`\nhttps://example.com/work/a\na/home/b, ${x}/work/y\n\"/root/.a\"";
+        let text = "cd /work/dir0\nsee `/home/me/x`\nhttps://example.com/work/a\na/home/b, ${x}/work/y\n\"/root/.a\"";
         assert_eq!(lines(&machine_paths("README.md", text)), [1, 2, 5]);
     }
 }
