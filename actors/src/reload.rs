@@ -214,6 +214,7 @@ impl ConfigActorState {
             return Err(Complaints::of(reason));
         }
         let revision = next.revision;
+        revoke_removed(&current, &next);
         board.put_snapshot(next);
         self.root.push(RootMessage::Reconcile);
         Ok(revision)
@@ -354,6 +355,15 @@ fn stamp(path: &Path) -> Option<Stamp> {
 }
 
 /// Digest of the file's content; `None` where it cannot be read just now.
+/// Switches off the virtual keys that are gone: refused at once, also by a worker that still holds the old snapshot.
+fn revoke_removed(before: &Snapshot, after: &Snapshot) {
+    for (_, caller) in before.callers.iter() {
+        if after.callers.named(&caller.name).is_none() {
+            caller.cells.revoke();
+        }
+    }
+}
+
 pub(crate) fn text_digest(path: &Path) -> Option<[u8; 32]> {
     std::fs::read(path).ok().map(|it| digest(&it))
 }

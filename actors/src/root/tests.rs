@@ -226,6 +226,28 @@ async fn a_reload_is_all_or_nothing() {
 }
 
 #[tokio::test]
+async fn a_virtual_key_that_is_gone_is_revoked_where_the_old_snapshot_is_held() {
+    let key =
+        |name: &str| format!("  - {{ name: {name}, key: \"{name}-0123456789-0123456789-0123456789\" }}\n");
+    let own = CONFIG.split("virtual_keys:").next().unwrap_or(CONFIG).trim_end();
+    let with = |keys: &[&str]| {
+        format!("{own}\nvirtual_keys:\n{}", keys.iter().map(|it| key(it)).collect::<String>())
+    };
+    let (it, path, _folder) = run_file(&with(&["stays", "goes"])).await;
+    let revoked = |name: &str| {
+        let callers = &it.parts.snapshot.callers;
+        callers.caller(callers.named(name).expect("a caller")).cells.is_revoked()
+    };
+    std::fs::write(&path, with(&["stays"]).replace("key: \"stays", "kez: \"stays")).expect("written");
+    assert!(it.plane.reload().await.is_err());
+    assert!(!revoked("goes"), "a refused configuration takes no key");
+    std::fs::write(&path, with(&["stays"])).expect("written");
+    assert!(it.plane.reload().await.is_ok());
+    assert_eq!((revoked("stays"), revoked("goes")), (false, true));
+    it.plane.stop().await;
+}
+
+#[tokio::test]
 async fn a_changed_file_is_noticed_and_actors_follow_it() {
     let (it, path, folder) = run_file(CONFIG).await;
     let published = || it.parts.data.published.load(Ordering::Relaxed);
