@@ -25,7 +25,7 @@ pub const REPLY_HELD_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a stream's events held until the first content event.
 pub const EVENTS_HELD_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of one event of a stream that is looked at; a larger one passes unread.
-pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
+pub const EVENT_BYTES_MAX: usize = EVENTS_HELD_BYTES_MAX;
 /// Depth of JSON.
 pub const JSON_DEPTH_MAX: usize = 128;
 /// Bytes of a model name.

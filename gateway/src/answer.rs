@@ -7,7 +7,7 @@ use tidegate_core::fault::{Fault, FaultKind, Retry};
 use tidegate_providers::{CONTENT_TYPE_JSON, Dialect};
 use tidegate_wire::head::Refusal;
 
-use crate::heads::{self, OwnFields, ReplyFraming};
+use crate::heads::{self, CallerLimits, OwnFields, ReplyFraming};
 use crate::record::Record;
 use crate::relay::{Committed, Interrupted, Line};
 
@@ -22,6 +22,7 @@ pub(crate) async fn answer(
     record: &mut Record,
     fault: Fault,
     detail: Option<&str>,
+    limits: Option<CallerLimits<'_>>,
 ) -> Result<(), Interrupted> {
     if line.is_opaque() {
         line.abort();
@@ -43,7 +44,7 @@ pub(crate) async fn answer(
     if fault.retry == Retry::Never {
         fields.push(("x-should-retry", "false"));
     }
-    let own = own_fields(record);
+    let own = own_fields(record, limits);
     let length = ReplyFraming::Length(body.len() as u64);
     heads::write_own_reply(&mut head, fault.status(), &fields, length, line.promises_more(), &own);
     line.commit_opaque();
@@ -66,7 +67,7 @@ pub(crate) async fn refuse_head(
     let mut head = Vec::with_capacity(256);
     let length = ReplyFraming::Length(body.len() as u64);
     let fields = [("content-type", CONTENT_TYPE_JSON)];
-    let own = own_fields(record);
+    let own = own_fields(record, None);
     heads::write_own_reply(&mut head, record.status, &fields, length, false, &own);
     line.commit_opaque();
     line.send(&[&head, &body]).await
@@ -114,21 +115,21 @@ pub(crate) async fn own_reply(
     record.status = 200;
     let mut head = Vec::with_capacity(256);
     let fields = [("content-type", content_type)];
-    let own = own_fields(record);
+    let own = own_fields(record, None);
     let length = ReplyFraming::Length(body.len() as u64);
     heads::write_own_reply(&mut head, 200, &fields, length, line.promises_more(), &own);
     line.commit_opaque();
     line.send(&[&head, if line.is_head_only() { b"" } else { body }]).await
 }
 
-fn own_fields(record: &Record) -> OwnFields<'_> {
+fn own_fields<'a>(record: &'a Record, limits: Option<CallerLimits<'a>>) -> OwnFields<'a> {
     OwnFields {
         request_id: record.id.as_str(),
         attempts: record.attempts,
         overhead_us: record.overhead.total().as_micros() as u64,
         model: None,
         routing: None,
-        limits: None,
+        limits,
     }
 }
 

@@ -220,7 +220,7 @@ impl<'a, 'r> Serving<'a, 'r> {
         fault: Fault,
     ) -> Result<(), Interrupted> {
         self.record.ended(CallEnd::Fault(fault.kind));
-        answer::answer(line, self.call.dialect, self.record, fault, None).await
+        answer::answer(line, self.call.dialect, self.record, fault, None, None).await
     }
 
     /// Writes the head of a stream's reply into the buffers.
@@ -245,12 +245,7 @@ impl<'a, 'r> Serving<'a, 'r> {
             let account = snapshot.account(account);
             (&*snapshot.provider(account.provider).name, &*account.name)
         });
-        let limits = self.call.caller.filter(|it| it.cells.is_limited()).map(|caller| CallerLimits {
-            dialect: self.call.dialect,
-            caller,
-            now: self.worker.now(),
-            wall_ms: tidegate_ring::wall_ms(),
-        });
+        let limits = CallerLimits::of(self.call.dialect, self.call.caller);
         let own = OwnFields {
             request_id: self.record.id.as_str(),
             attempts: self.record.attempts,

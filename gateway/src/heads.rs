@@ -12,20 +12,6 @@ use zeroize::Zeroize;
 /// Longest field name that is looked up in a list; a longer one is in none.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Fields that speak about one connection (RFC 9110 §7.6.1), and those this crate writes itself.
-const HOP_BY_HOP: [&str; 10] = [
-    "connection",
-    "content-length",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
 /// A request's fields as the dialects read them.
 pub(crate) struct RequestFields<'a>(pub(crate) &'a RequestHead);
 
@@ -103,7 +89,7 @@ pub(crate) fn write_request(
 fn goes_upstream(parts: &RequestParts<'_>, name: &str) -> bool {
     let mut buffer = [0; NAME_BYTES_MAX];
     let Some(lower) = lower_case(name, &mut buffer) else { return false };
-    if HOP_BY_HOP.contains(&lower) || parts.head.connection_names(lower) {
+    if tidegate_providers::is_hop_by_hop(lower) || parts.head.connection_names(lower) {
         return false;
     }
     parts.dialect.forwards(lower) || parts.snapshot.forward_headers.iter().any(|it| **it == *lower)
@@ -139,6 +125,15 @@ pub(crate) struct CallerLimits<'a> {
     pub(crate) caller: &'a Caller,
     pub(crate) now: Moment,
     pub(crate) wall_ms: u64,
+}
+
+impl<'a> CallerLimits<'a> {
+    /// The limits of `caller`, where it has any.
+    pub(crate) fn of(dialect: &'static Dialect, caller: Option<&'a Caller>) -> Option<CallerLimits<'a>> {
+        let caller = caller.filter(|it| it.cells.is_limited())?;
+        let now = Moment::from_ns(tidegate_ring::now_ns());
+        Some(CallerLimits { dialect, caller, now, wall_ms: tidegate_ring::wall_ms() })
+    }
 }
 
 /// Writes the head of a reply that came from a provider.
@@ -183,10 +178,7 @@ pub(crate) fn write_own_reply(
 fn comes_back(dialect: &'static Dialect, head: &ResponseHead, name: &str, own: &OwnFields<'_>) -> bool {
     let mut buffer = [0; NAME_BYTES_MAX];
     let Some(lower) = lower_case(name, &mut buffer) else { return true };
-    if HOP_BY_HOP.contains(&lower) || lower == "set-cookie" || head.connection_names(lower) {
-        return false;
-    }
-    if lower.starts_with("x-tidegate-") || (own.limits.is_some() && dialect.is_limit_field(lower)) {
+    if head.connection_names(lower) || (own.limits.is_some() && dialect.is_limit_field(lower)) {
         return false;
     }
     dialect.returns(lower, own.routing.is_some())

@@ -23,7 +23,7 @@ use tidegate_wire::skim::{Skim, SkimLimits, skim};
 
 use crate::attempts::{Call, Serving};
 use crate::connection::{After, Buffers, Slot, drain_body};
-use crate::heads::RequestFields;
+use crate::heads::{CallerLimits, RequestFields};
 use crate::inbound::Source;
 use crate::plane::Published;
 use crate::record::Record;
@@ -76,7 +76,7 @@ pub(crate) async fn serve(worker: &Worker, slot: &mut Slot) -> After {
         Err(error) => {
             line.keep_alive = false;
             let stop = Stop::Fault(body::fault_of(error), None);
-            conclude(&mut line, dialect, &mut record, stop).await;
+            conclude(&mut line, dialect, &mut record, stop, &published).await;
             worker.report(Report::Call(record.report(published.snapshot.revision, worker.now())));
             return After::Close;
         }
@@ -88,7 +88,7 @@ pub(crate) async fn serve(worker: &Worker, slot: &mut Slot) -> After {
     if let Err(stop) = served {
         // What is left of the body stands between this answer and the next request.
         line.keep_alive &= !awaits_continue && reader.remaining_length().is_none_or(fits_linger);
-        conclude(&mut line, dialect, &mut record, stop).await;
+        conclude(&mut line, dialect, &mut record, stop, &published).await;
     }
     worker.report(Report::Call(record.report(published.snapshot.revision, worker.now())));
     if line.is_aborted() {
@@ -246,7 +246,13 @@ fn panic_on_mark(worker: &Worker, body: &[u8]) {
 }
 
 /// Answers what stopped a call, where there is somebody to answer.
-async fn conclude(line: &mut Line<'_>, dialect: &'static Dialect, record: &mut Record, stop: Stop) {
+async fn conclude(
+    line: &mut Line<'_>,
+    dialect: &'static Dialect,
+    record: &mut Record,
+    stop: Stop,
+    published: &Published,
+) {
     record.overhead.resume();
     let (fault, detail) = match stop {
         Stop::Fault(fault, detail) => (fault, detail),
@@ -261,7 +267,9 @@ async fn conclude(line: &mut Line<'_>, dialect: &'static Dialect, record: &mut R
     if matches!(fault.kind, FaultKind::BodyTooLarge | FaultKind::BodyTooSlow | FaultKind::Malformed) {
         line.keep_alive = false;
     }
-    if answer::answer(line, dialect, record, fault, detail.as_deref()).await.is_err() {
+    let caller = record.caller.map(|id| published.snapshot.callers.caller(id));
+    let limits = CallerLimits::of(dialect, caller);
+    if answer::answer(line, dialect, record, fault, detail.as_deref(), limits).await.is_err() {
         line.keep_alive = false;
     }
 }

@@ -186,7 +186,8 @@ impl Plane {
 
     /// The most that connections, held replies and bodies can take: printed at start.
     pub fn memory_bound_bytes(&self) -> u64 {
-        let per_slot = (limits::SLOT_BYTES + limits::REPLY_HELD_BYTES_MAX) as u64;
+        // A reply at hand, and the last upstream's own error, kept in case nothing better comes.
+        let per_slot = (limits::SLOT_BYTES + 2 * limits::REPLY_HELD_BYTES_MAX) as u64;
         let rings = (limits::RECV_BUFFER_BYTES * limits::RECV_BUFFERS as usize * self.options.workers) as u64;
         self.options.slots as u64 * per_slot + rings + self.options.body_memory_bytes
     }

@@ -48,9 +48,14 @@ impl ForwardRules {
     }
 }
 
+/// Whether a field speaks about one connection or one message on it, and is made anew on each side.
+pub fn is_hop_by_hop(field_name_lower: &str) -> bool {
+    HOP_BY_HOP.contains(&field_name_lower)
+}
+
 /// Whether an upstream's field with this lower-case name goes back to a caller.
 pub(crate) fn returns(name: &str, expose_routing: bool) -> bool {
-    !HOP_BY_HOP.contains(&name)
+    !is_hop_by_hop(name)
         && !COOKIES.contains(&name)
         && !name.starts_with(OWN_PREFIX)
         && (expose_routing || !ACCOUNT_IDENTITY.contains(&name))

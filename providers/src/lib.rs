@@ -27,6 +27,7 @@ pub use dialect::{
 };
 pub use example::curl_example;
 pub use fields::{FieldList, Fields, presented_credentials};
+pub use forwarding::is_hop_by_hop;
 pub use listing::ModelCard;
 pub use path::{Operation, OperationKind, Page, PathShape, RouteMiss, RouteRow, of_request};
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{
-    Account, AccountDraft, AccountId, Class, Draft, Key, KeyId, Model, ModelDraft, Origin, Provider,
-    ProviderDraft, ProviderId, QuotaLimits, Route, Snapshot, Target,
+    Account, AccountDraft, AccountId, AddressCell, Class, Draft, Key, KeyId, Model, ModelDraft, Origin,
+    Provider, ProviderDraft, ProviderId, QuotaLimits, Route, Snapshot, Target,
 };
 use crate::caller::CallerTable;
 use crate::moment::Moment;
@@ -161,6 +161,17 @@ fn origin(draft: &super::OriginDraft, before: Option<&Provider>) -> Origin {
     let same_place = before.map(|it| &it.origin).filter(|it| {
         *it.host == *draft.host && it.port == draft.port && it.tls == draft.tls && it.reach == draft.reach
     });
+    // Connections are kept by address cell: with other authorities none of the old ones may be used again, while the
+    // addresses are as good as before.
+    let addresses = match same_place {
+        Some(it) if it.ca_pem == draft.ca_pem => it.addresses.clone(),
+        Some(it) => {
+            let cell = AddressCell::default();
+            cell.publish(it.addresses.load_full().to_vec());
+            Arc::new(cell)
+        }
+        None => Arc::default(),
+    };
     Origin {
         tls: draft.tls,
         host: draft.host.as_str().into(),
@@ -169,7 +180,7 @@ fn origin(draft: &super::OriginDraft, before: Option<&Provider>) -> Origin {
         base_path: draft.base_path.as_str().into(),
         ca_pem: draft.ca_pem.clone(),
         reach: draft.reach,
-        addresses: same_place.map_or_else(Default::default, |it| it.addresses.clone()),
+        addresses,
     }
 }
 

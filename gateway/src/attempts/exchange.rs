@@ -41,14 +41,12 @@ impl Serving<'_, '_> {
         let mut name = Vec::new();
         let usage_edit = self.call.dialect.body_edit(self.call.body, self.call.skim);
         let takes_usage_out = usage_edit.is_some();
-        let mut edits: [Option<Edit<'_>>; 2] = [None, usage_edit];
-        if exchange.target.name.is_spliced() {
+        let model_edit = exchange.target.name.is_spliced().then(|| {
             json::write_str(&mut name, self.model);
-            edits[0] = Some(Edit { span: self.call.skim.model_span.clone(), with: &name });
-        }
-        let mut edits: Vec<Edit<'_>> = edits.into_iter().flatten().collect();
-        edits.sort_unstable_by_key(|it| it.span.start);
-        let body = splice(self.call.body, &edits);
+            Edit { span: self.call.skim.model_span.clone(), with: &name }
+        });
+        let (edits, count) = in_order(model_edit, usage_edit);
+        let body = splice(self.call.body, &edits[..count]);
         if !self.write_request_head(&exchange, body.total_bytes()) {
             return Ok(failed(exchange, Verdict::KeyRefused));
         }
@@ -150,6 +148,17 @@ impl Serving<'_, '_> {
                 self.worker.report(Report::Organization(mark));
             }
         }
+    }
+}
+
+/// The edits in the order of the body, and how many there are.
+fn in_order<'a>(model: Option<Edit<'a>>, usage: Option<Edit<'a>>) -> ([Edit<'a>; 2], usize) {
+    const NONE: Edit<'static> = Edit { span: 0..0, with: b"" };
+    match (model, usage) {
+        (None, None) => ([NONE, NONE], 0),
+        (Some(only), None) | (None, Some(only)) => ([only, NONE], 1),
+        (Some(model), Some(usage)) if model.span.start <= usage.span.start => ([model, usage], 2),
+        (Some(model), Some(usage)) => ([usage, model], 2),
     }
 }
 

@@ -50,6 +50,8 @@ pub(crate) struct Line<'c> {
     /// What was committed is no event stream: nothing can be put into it, it can only be broken off.
     opaque: bool,
     aborted: bool,
+    /// The caller is in the middle of an event: no comment may stand in it.
+    quiet: bool,
     next_comment: Moment,
     /// The connection may carry another request after this call.
     pub(crate) keep_alive: bool,
@@ -77,6 +79,7 @@ impl<'c> Line<'c> {
             committed: Committed::Nothing,
             opaque: false,
             aborted: false,
+            quiet: false,
             next_comment: Moment::NEVER,
             keep_alive: false,
         }
@@ -102,6 +105,11 @@ impl<'c> Line<'c> {
     /// True where the reply must end with its head.
     pub(crate) fn is_head_only(&self) -> bool {
         self.head_only
+    }
+
+    /// Whether comments have to wait for the end of an event.
+    pub(crate) fn keep_quiet(&mut self, quiet: bool) {
+        self.quiet = quiet;
     }
 
     /// From now on a whole reply is expected or under way: no comment may stand in it.
@@ -167,7 +175,7 @@ impl<'c> Line<'c> {
         mut waited_for: std::pin::Pin<&mut impl Future<Output = T>>,
     ) -> Waited<T> {
         let mut tick = pin!(tidegate_ring::sleep_until(self.next_comment.as_ns()));
-        let ticks = self.next_comment != Moment::NEVER;
+        let ticks = self.next_comment != Moment::NEVER && !self.quiet;
         let mut gone = pin!(self.conn.closed());
         poll_fn(|cx| {
             if let Poll::Ready(value) = waited_for.as_mut().poll(cx) {

@@ -51,6 +51,7 @@ pub(crate) async fn relay_stream(
             Ok(Data::End) => return conclude(line, serving, tap, head, None).await,
             Err(failure) => return conclude(line, serving, tap, head, Some(failure)).await,
         }
+        line.keep_quiet(tap.is_inside());
         if committed || tap.must_commit() {
             send(line, serving, tap, head, false).await?;
         }
@@ -77,6 +78,10 @@ async fn conclude(
         return Ok(StreamEnd::FailedBefore(verdict));
     }
     send(line, serving, tap, head, false).await?;
+    if tap.is_inside() {
+        // Ended, so that the error is an event of its own.
+        line.send_events(b"", b"\n\n", false).await?;
+    }
     if tap.error().is_none() {
         serving.send_stream_error(line, fault_of(failure)).await?;
     } else {

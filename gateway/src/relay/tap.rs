@@ -20,6 +20,8 @@ pub(crate) struct Tap {
     ready: Vec<u8>,
     usage: Usage,
     content_events: u64,
+    /// An event that passes unread has not ended yet: nothing may be put in between.
+    inside: bool,
     /// Content was seen: nothing may be held any more.
     content: bool,
     /// The provider's own end was seen.
@@ -39,6 +41,7 @@ impl Tap {
             ready,
             usage: Usage::default(),
             content_events: 0,
+            inside: false,
             content: false,
             ended: false,
             error: None,
@@ -67,7 +70,8 @@ impl Tap {
         let mut done = 0;
         while let Some(span) = self.splitter.next_event(&bytes[done..]) {
             let end = done + span.end;
-            let kept = self.look_at(&bytes[done + span.start..end]);
+            // What passed unread ends here, and with it what could be misread for an event of its own.
+            let kept = std::mem::take(&mut self.inside) || self.look_at(&bytes[done + span.start..end]);
             if kept {
                 self.ready.extend_from_slice(&bytes[done..end]);
             }
@@ -99,6 +103,12 @@ impl Tap {
         self.ready.append(&mut self.pending);
         self.splitter = Splitter::new();
         self.content = true;
+        self.inside = true;
+    }
+
+    /// The caller has the beginning of an event and not its end.
+    pub(crate) fn is_inside(&self) -> bool {
+        self.inside
     }
 
     /// Content was seen, or more was held than may be.
@@ -148,5 +158,51 @@ impl Tap {
     /// Gives the buffer back.
     pub(crate) fn into_buffer(self) -> Vec<u8> {
         self.ready
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dialect() -> &'static Dialect {
+        tidegate_providers::by_kind("anthropic").expect("a dialect")
+    }
+
+    /// An event larger than any that is looked at, and one behind it.
+    fn large_stream() -> Vec<u8> {
+        let large = "x".repeat(5 * limits::EVENT_BYTES_MAX);
+        format!(
+            "event: content_block_delta\ndata: {{\"d\":\"{large}\"}}\n\n\
+             event: message_stop\ndata: {{\"type\":\"message_stop\"}}\n\n"
+        )
+        .into_bytes()
+    }
+
+    #[test]
+    fn a_large_event_passes_byte_for_byte_and_its_middle_is_known() {
+        let stream = large_stream();
+        let mut tap = Tap::new(dialect(), false, Vec::new());
+        let (mut passed, mut was_inside) = (Vec::new(), false);
+        for piece in stream.chunks(16 * 1024) {
+            tap.feed(piece);
+            assert!(tap.pending.len() <= limits::EVENT_BYTES_MAX, "bounded");
+            was_inside |= tap.is_inside();
+            passed.extend_from_slice(tap.ready());
+            tap.sent();
+        }
+        assert!(passed == stream, "nothing lost, nothing changed");
+        assert!(was_inside && !tap.is_inside() && tap.ended());
+    }
+
+    #[test]
+    fn an_abandoned_stream_costs_at_least_its_content_events() {
+        let mut tap = Tap::new(dialect(), false, Vec::new());
+        assert_eq!(tap.final_usage(), (Usage::default(), true), "nothing was produced that anybody saw");
+        tap.feed(
+            b"event: content_block_delta\ndata: {}\n\nevent: content_block_delta\ndata: {}\n\nevent: cont",
+        );
+        assert_eq!(tap.final_usage().0.output_tokens, Some(2));
+        assert!(!tap.ended());
     }
 }
