@@ -55,6 +55,8 @@ both_drivers! {
         for (_, refused) in replies.iter().filter(|(_, it)| it.status == 429).take(50) {
             assert_eq!(wait_of(refused), 1, "the next request of this key comes within a second");
             assert_eq!(refused.json()["error"]["type"], "rate_limit_error");
+            assert_eq!(refused.field("anthropic-ratelimit-requests-limit"), Some("60"), "its own limit is shown");
+            assert_eq!(refused.field("anthropic-ratelimit-requests-remaining"), Some("0"));
         }
         let other = [("anthropic-version", "2023-06-01"), ("x-api-key", FREE_KEY)];
         let free = call(address, request("POST /v1/messages", &other, protocol::request("claude-sonnet-5-5")));

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tidegate_loadtest::load::{self, LoadConfig, Pace, Target};
+use tidegate_loadtest::mock::{Mock, MockConfig};
 use tidegate_tests::client::{self, Client, call, joined, messages};
 use tidegate_tests::messages as protocol;
 use tidegate_tests::time::{now, pause_ms, wait_for};
@@ -98,6 +100,42 @@ both_drivers! {
         }
         let last = heard.iter().max_by_key(|it| it.number).expect("calls").key().to_owned();
         assert_eq!(last, "key-m20");
+    }
+
+    /// The same at a measured 2,000 calls a second, a tenth of them streams, from callers who do not wait for each
+    /// other. One revision a call is
+    /// asserted by the test before this one.
+    fn reloads_at_two_thousand_calls_a_second(driver) {
+        const SECONDS: f64 = 4.0;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("tidegate.yaml");
+        let arm = tidegate_gateway::select(driver).expect("a driver").driver;
+        let mock = Mock::start(MockConfig::default(), arm).expect("a mock provider");
+        let text = |round: u32| {
+            let provider = format!("{{ kind: anthropic, base_url: \"{}\", keys: [{{ name: k{round}, value: sk-mock }}] }}", mock.base_url());
+            format!("admin: {{ listen: \"127.0.0.1:0\" }}\nproviders:\n  mock: {provider}\nmodels:\n  front: {{ chain: [mock/claude-sonnet-5-5] }}\n")
+        };
+        let gateway = start(driver, &path, &text(0));
+        let target = Target { addr: gateway.address(), keys: vec!["any".into()], model: "front".into() };
+        let config = LoadConfig {
+            pace: Pace::Open { rate_per_s: 2_000.0 },
+            seconds: SECONDS,
+            streamed_share: 0.1,
+            ..LoadConfig::new(target)
+        };
+        let counters = config.counters.clone();
+        let load = std::thread::spawn(move || load::run(config, arm));
+        let mut reloads = 0;
+        while !load.is_finished() {
+            reloads += 1;
+            replace(&path, &text(reloads));
+            gateway.control().reload().expect("a good configuration");
+            pause_ms(150);
+        }
+        load.join().expect("no panic").expect("a run");
+        assert_eq!(counters.failed(), 0, "{:?}", counters.statuses());
+        assert!(counters.ok() as f64 > 2_000.0 * SECONDS * 0.95, "{} calls are not 2,000 a second", counters.ok());
+        assert!(reloads >= 10, "{reloads} reloads");
     }
 
     /// A file that changes is read by itself; one that is wrong changes nothing.
