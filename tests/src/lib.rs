@@ -9,7 +9,6 @@ pub mod client;
 pub mod gateway;
 pub mod messages;
 pub mod provider;
-pub mod quota;
 pub mod sdk;
 pub mod time;
 pub mod upstream;

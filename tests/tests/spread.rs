@@ -1,24 +1,19 @@
-//! Spreading before the 429: four accounts of unequal quotas that start empty, 130 % offered. The provider's own
+//! Spreading before the 429: four accounts of unequal quotas that start empty, 130 % offered. The mock provider's own
 //! buckets are the judge. A control run by weight alone shows what the same load does without learning.
 //!
 //! `TIDEGATE_SPREAD_SECONDS` sets the length; the runs of a soak take two minutes.
 
-#![expect(
-    clippy::disallowed_types,
-    reason = "the provider's buckets, written by a thread for each connection"
-)]
-
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tidegate_loadtest::mock::{
+    Book, Draw, LatencyConfig, Level, Levels, Limits, Mock, MockConfig, MockHandle, OrganizationConfig,
+};
 use tidegate_tests::client::{Client, messages};
 use tidegate_tests::messages as protocol;
-use tidegate_tests::quota::Bucket;
 use tidegate_tests::time::{now, pause, variable};
-use tidegate_tests::upstream::{Heard, Step, Upstream, whole};
 use tidegate_tests::{Gateway, IoChoice, both_drivers};
 
 /// Requests a minute of each account.
@@ -34,19 +29,8 @@ const FIRST_CALLS: Duration = Duration::from_secs(3);
 const PROMISED_SPAN: Duration = Duration::from_secs(120);
 const CALLERS: usize = 24;
 
-/// What an account's provider did.
-#[derive(Debug)]
-struct Books {
-    requests: Bucket,
-    tokens: Bucket,
-    accepted: u64,
-    refused: u64,
-    /// Of the refused ones, those after [`FIRST_CALLS`].
-    refused_later: u64,
-}
-
 /// How a run is set up.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Run {
     /// The configuration states the limits.
     configured: bool,
@@ -72,72 +56,41 @@ struct Result {
     failed: u64,
 }
 
-type Shared = Arc<Mutex<BTreeMap<&'static str, Books>>>;
-
-fn books(run: Run, start: Instant) -> Shared {
-    let account = |(name, rpm): (&'static str, f64)| {
-        let stranger = if name == "a" { run.stranger } else { 0.0 };
-        let requests = Bucket::empty(rpm, stranger, start);
-        let tokens = Bucket::empty(rpm * TOKENS_PER_REQUEST, stranger, start);
-        (name, Books { requests, tokens, accepted: 0, refused: 0, refused_later: 0 })
+/// The provider: an organization for each account, all buckets empty, counts up to 10 % off what the bytes say.
+fn provider(driver: IoChoice, run: Run) -> MockHandle {
+    let organization = |(name, rpm): (&str, f64)| {
+        let limits = Limits {
+            rpm: Some(rpm),
+            itpm: Some(rpm * TOKENS_PER_REQUEST),
+            start_level: Some(0.0),
+            ..Limits::default()
+        };
+        OrganizationConfig {
+            limit_headers: run.headers,
+            stranger_share: if name == "a" { run.stranger } else { 0.0 },
+            ..OrganizationConfig::new(name, &[&format!("sk-{name}")]).with_limits("sonnet", limits)
+        }
     };
-    Arc::new(Mutex::new(RPM.into_iter().map(account).collect()))
+    let config = MockConfig {
+        organizations: RPM.into_iter().map(organization).collect(),
+        latency: LatencyConfig { first_ms: Draw::Fixed(40.0), event_ms: Draw::Fixed(0.0) },
+        token_spread: 0.1,
+        ..MockConfig::default()
+    };
+    let driver = tidegate_gateway::select(driver).expect("a driver").driver;
+    Mock::start(config, driver).expect("a mock provider")
 }
 
-/// Answers as the account's buckets allow.
-fn answer(shared: &Shared, heard: &Heard, headers: bool, start: Instant) -> Vec<Step> {
-    let at = now();
-    let mut books = shared.lock().expect("no panic while counting");
-    let account = books.get_mut(heard.key()).expect("a known key");
-    account.requests.refill(at);
-    account.tokens.refill(at);
-    // Counts lie up to 10 % off what the bytes say, the same for the same call.
-    let spread = 0.9 + 0.2 * (heard.body.iter().map(|it| u64::from(*it)).sum::<u64>() % 1000) as f64 / 1000.0;
-    let tokens = (heard.body.len() as f64 / 4.0 * spread).ceil();
-    if !account.requests.has(1.0) || !account.tokens.has(tokens) {
-        account.refused += 1;
-        account.refused_later += u64::from(at > start + FIRST_CALLS);
-        let wait =
-            account.requests.seconds_until(1.0).max(account.tokens.seconds_until(tokens)).ceil().max(1.0);
-        let body = protocol::error("rate_limit_error", "This request would exceed your rate limit");
-        return whole(429, &[("retry-after", &format!("{wait}"))], &body);
-    }
-    account.requests.take(1.0);
-    account.tokens.take(tokens);
-    account.accepted += 1;
-    let body = protocol::message("ok").replace("\"input_tokens\":11", &format!("\"input_tokens\":{tokens}"));
-    let values = [
-        account.requests.limit(),
-        account.requests.remaining(),
-        account.tokens.limit(),
-        account.tokens.remaining() / 1000 * 1000,
-    ];
-    drop(books);
-    let values = values.map(|it| it.to_string());
-    let names = [
-        "anthropic-ratelimit-requests-limit",
-        "anthropic-ratelimit-requests-remaining",
-        "anthropic-ratelimit-input-tokens-limit",
-        "anthropic-ratelimit-input-tokens-remaining",
-    ];
-    let fields: Vec<(&str, &str)> = names.into_iter().zip(values.iter().map(String::as_str)).collect();
-    let mut steps = vec![Step::Pause(Duration::from_millis(40))];
-    steps.extend(whole(200, if headers { &fields } else { &[] }, &body));
-    steps
-}
-
-fn yaml(upstream: &Upstream, configured: bool) -> String {
-    let mut text = format!(
-        "providers:\n  mock:\n    kind: anthropic\n    base_url: \"{}\"\n    keys:\n",
-        upstream.url()
-    );
+fn yaml(base_url: &str, configured: bool) -> String {
+    let mut text =
+        format!("providers:\n  mock:\n    kind: anthropic\n    base_url: \"{base_url}\"\n    keys:\n");
     for (name, rpm) in RPM {
         let limits = match configured {
             true => format!(", limits: {{ rpm: {rpm}, itpm: {} }}", rpm * TOKENS_PER_REQUEST),
             false => String::new(),
         };
         text.push_str(&format!(
-            "      - {{ name: {name}, value: {name}, weight: {}{limits} }}\n",
+            "      - {{ name: {name}, value: sk-{name}, weight: {}{limits} }}\n",
             rpm / 250.0
         ));
     }
@@ -191,39 +144,38 @@ fn span() -> Duration {
     Duration::from_secs(variable("TIDEGATE_SPREAD_SECONDS").and_then(|it| it.parse().ok()).unwrap_or(15))
 }
 
+#[expect(clippy::print_stdout, reason = "the figures of a long run are wanted, not only its verdict")]
 fn measure(driver: IoChoice, run: Run) -> Result {
-    let start = now();
-    let shared = books(run, start);
-    let upstream = Upstream::start({
-        let shared = shared.clone();
-        move |heard| answer(&shared, heard, run.headers, start)
-    });
-    let gateway = Gateway::start(driver, 2, &yaml(&upstream, run.configured));
+    let mock = provider(driver, run);
+    let gateway = Gateway::start(driver, 2, &yaml(&mock.base_url(), run.configured));
     let (told_to_wait, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let began_ms = mock.journal().expect("a journal").now_ms;
     offer(gateway.address(), span(), &told_to_wait, &failed);
-    let end = now();
-    let mut books = shared.lock().expect("no panic while counting");
-    let sum = |of: fn(&Books) -> f64| books.values().map(of).sum::<f64>();
-    let (accepted, refused) = (sum(|it| it.accepted as f64), sum(|it| it.refused as f64));
-    let refused_later = books.values().map(|it| it.refused_later).sum();
-    books.values_mut().for_each(|it| {
-        it.requests.refill(end);
-        it.tokens.refill(end);
-    });
-    let sum = |of: fn(&Books) -> f64| books.values().map(of).sum::<f64>();
-    let refilled_requests = sum(|it| it.requests.refilled());
-    let refilled_tokens = sum(|it| it.tokens.refilled());
-    let left_tokens = sum(|it| it.tokens.remaining() as f64);
-    let by_requests = accepted / refilled_requests;
-    let by_tokens = 1.0 - left_tokens / refilled_tokens;
-    Result {
-        accepted: accepted as u64,
-        refused: refused as u64,
-        refused_later,
+    let levels = mock.quota().expect("the levels");
+    let journal = mock.journal().expect("a journal");
+    let books: Vec<&Book> = journal.organizations.values().map(|it| &it.total).collect();
+    let sum = |of: fn(&Book) -> u64| books.iter().map(|it| of(it)).sum::<u64>();
+    let left = |of: fn(&Levels) -> Option<Level>| {
+        let levels = levels.values().flat_map(|it| it.values()).filter_map(of);
+        levels.map(|it| it.level).sum::<f64>()
+    };
+    let first_calls_ms = began_ms + FIRST_CALLS.as_secs_f64() * 1000.0;
+    let later = journal.calls.iter().filter(|it| it.refused.is_some() && it.at_ms > first_calls_ms);
+    let accepted = sum(|it| it.accepted);
+    // Buckets that started empty and never ran over: what came in is what was taken and what is left.
+    let share = |taken: u64, left: f64| taken as f64 / (taken as f64 + left);
+    let by_requests = share(accepted, left(|it| it.requests));
+    let by_tokens = share(sum(|it| it.input_tokens), left(|it| it.input_tokens));
+    let result = Result {
+        accepted,
+        refused: sum(|it| it.refused.values().sum()),
+        refused_later: later.count() as u64,
         used: by_requests.max(by_tokens),
         told_to_wait: told_to_wait.load(Ordering::Relaxed),
         failed: failed.load(Ordering::Relaxed),
-    }
+    };
+    println!("{run:?}: {result:?}");
+    result
 }
 
 #[track_caller]
@@ -246,13 +198,10 @@ both_drivers! {
         assert_spread(&measure(driver, CONFIGURED));
     }
 
-    /// Headers as the only source of limits. In the length for which the share is promised it is held to as it
-    /// stands. A shorter run is held to more: one refusal an account, which teaches its limits, and none after it.
+    /// Headers as the only source of limits. One refusal an account teaches them, and none comes after it: in two
+    /// minutes 4 of some 3,990 calls, whatever the length of the run.
     fn limits_are_learned(driver) {
         let result = measure(driver, Run { configured: false, ..CONFIGURED });
-        if span() >= PROMISED_SPAN {
-            return assert_spread(&result);
-        }
         let first = result.refused - result.refused_later;
         assert!(first <= RPM.len() as u64, "one refusal an account teaches its limits: {result:?}");
         assert_eq!(result.refused_later, 0, "{result:?}");
