@@ -22,6 +22,9 @@ pub const BODY_MEMORY_BYTES_FALLBACK: u64 = 1024 * 1024 * 1024;
 pub const MEMORY_POLL: Duration = Duration::from_millis(5);
 /// A whole reply up to this size is held until it is complete, so that a cut one fails over too.
 pub const REPLY_HELD_BYTES_MAX: usize = 256 * 1024;
+
+/// The usage in a whole reply that is larger than what is held.
+pub const PASSING_USAGE_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a stream's events held until the first content event.
 pub const EVENTS_HELD_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of one event of a stream that is looked at; a larger one passes unread.

@@ -20,7 +20,7 @@ use crate::heads::{self, CallerLimits, OwnFields, ReplyFraming};
 use crate::path::Stop;
 use crate::plane::Published;
 use crate::record::Record;
-use crate::relay::{Interrupted, Line, Tap};
+use crate::relay::{Interrupted, Line, Rest, Tap};
 use crate::upstream::Reply;
 use crate::worker::Worker;
 
@@ -190,7 +190,7 @@ impl<'a, 'r> Serving<'a, 'r> {
             answer::pass_on_in_band(line, self.call.dialect, self.record, &stored.body).await?;
             return Ok(());
         }
-        let rest = stored.rest.as_mut();
+        let rest = stored.rest.as_mut().map(|reply| Rest { reply, usage: None });
         let sent = crate::relay::send_whole(line, self, &stored.head, &stored.body, rest).await?;
         if sent.is_err() {
             line.keep_alive = false;

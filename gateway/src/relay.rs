@@ -9,4 +9,4 @@ mod whole;
 pub(crate) use line::{Committed, Interrupted, Line};
 pub(crate) use stream::{StreamEnd, relay_stream};
 pub(crate) use tap::Tap;
-pub(crate) use whole::{Collected, collect, send_whole};
+pub(crate) use whole::{Collected, Rest, collect, send_whole};

@@ -20,6 +20,9 @@ use crate::listing::ModelCard;
 use crate::path::{self, Operation, Page, RouteMiss, RouteRow};
 use crate::reading;
 
+/// The member of a whole reply that says what was used, the same in every dialect.
+pub const USAGE: &str = "usage";
+
 /// The content type of a JSON answer.
 pub const CONTENT_TYPE_JSON: &str = "application/json";
 /// The content type of an event stream.
@@ -251,7 +254,7 @@ impl Dialect {
 
     /// The usage that a whole reply states.
     pub fn usage_of_reply(&self, body: &[u8]) -> Option<Usage> {
-        let usage = (self.call.usage)(reading::member(body, "usage")?);
+        let usage = (self.call.usage)(reading::member(body, USAGE)?);
         (usage != Usage::default()).then_some(usage)
     }
 

@@ -23,7 +23,7 @@ use tidegate_core::snapshot::DialectId;
 
 pub use dialect::{
     CONTENT_TYPE_JSON, CONTENT_TYPE_STREAM, CallerLimitView, ClassRow, CredentialField, Dialect, LimitView,
-    Phase, StreamEvent,
+    Phase, StreamEvent, USAGE,
 };
 pub use example::curl_example;
 pub use fields::{FieldList, Fields, presented_credentials};

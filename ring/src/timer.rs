@@ -84,7 +84,8 @@ impl error::Error for Elapsed {}
 /// # Errors
 /// [`Elapsed`]; the future is dropped.
 pub async fn deadline<T>(deadline_ns: u64, future: impl Future<Output = T>) -> Result<T, Elapsed> {
-    match race(future, sleep_until(deadline_ns)).await {
+    // By reference: what is awaited by value is held twice, here and in there.
+    match race(pin!(future), sleep_until(deadline_ns)).await {
         Either::Left(output) => Ok(output),
         Either::Right(()) => Err(Elapsed),
     }

@@ -114,4 +114,20 @@ both_drivers! {
         let remaining = replies[0].field("anthropic-ratelimit-tokens-remaining").expect("the caller's own level");
         assert!(remaining.parse::<u64>().is_ok_and(|it| it < 6000), "{remaining}");
     }
+
+    /// The same for a reply that is larger than what the gateway holds: its usage is seen as it passes by.
+    fn large_replies_settle_by_their_usage(driver) {
+        let upstream = Upstream::start(|_| {
+            let body = protocol::message(&"x".repeat(300 * 1024)).replace("\"input_tokens\":11", "\"input_tokens\":7000");
+            tidegate_tests::upstream::whole(200, &[], &body)
+        });
+        let gateway = Gateway::start(driver, 1, &yaml(&upstream, "{ tpm: 6000 }"));
+        let ask = || call(gateway.address(), messages(&protocol::request("claude-sonnet-5-5")));
+        let first = ask();
+        assert!(first.status == 200 && first.body.len() > 300 * 1024);
+        let second = ask();
+        assert_eq!(second.status, 429);
+        let wait = wait_of(&second);
+        assert!((10..=12).contains(&wait), "a thousand tokens of debt and the next call's own; told {wait} s");
+    }
 }

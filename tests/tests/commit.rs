@@ -241,4 +241,18 @@ both_drivers! {
         assert_eq!(ended, Ok(()));
         assert!(received == expected, "8 MB are changed: {} of {} bytes", received.len(), expected.len());
     }
+
+    /// A head that comes at once promises nothing: its body has until `first_byte_whole`, not `idle`.
+    fn an_early_head_does_not_shorten_the_wait(driver) {
+        let timeouts = "timeouts: { first_byte: 200ms, first_byte_whole: 3s, idle: 200ms }\n";
+        let body = protocol::message("late");
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+        let steps = vec![Step::Send(head.into()), Step::Pause(Duration::from_millis(900)), Step::Send(body.into())];
+        let first = Upstream::start(move |_| steps.clone());
+        let second = Upstream::good("second");
+        let gateway = chain(driver, &first, &second, timeouts);
+        let reply = call(gateway.address(), messages(&protocol::request("front")));
+        assert_eq!((reply.status, second.count()), (200, 0));
+        assert_eq!(reply.text(), protocol::message("late"));
+    }
 }

@@ -9,6 +9,7 @@
 pub mod body;
 pub mod head;
 pub mod json;
+pub mod passing;
 mod scan;
 pub mod skim;
 pub mod splice;

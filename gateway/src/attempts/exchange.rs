@@ -1,6 +1,8 @@
 //! One try at one upstream: connection, request, reply head. Decides when a request may be sent a second time on
 //! a fresh connection: only if the first one was kept from an earlier call and no reply began on it.
 
+use std::pin::pin;
+
 use tidegate_core::attempt::{Deadlines, Exchange};
 use tidegate_core::report::{OrganizationReport, Report};
 use tidegate_core::verdict::{TargetFailure, Verdict};
@@ -112,7 +114,8 @@ impl Serving<'_, '_> {
             self.permit.sent();
             self.used = true;
             let deadlines = self.deadlines(exchange);
-            let replied = upstream::request_reply(connected, slices, head, &deadlines);
+            // By reference: what is awaited by value is held twice, here and in there.
+            let replied = pin!(upstream::request_reply(connected, slices, head, &deadlines));
             match line.hold(self.record, replied).await? {
                 Ok(reply) => return Ok(Ok(reply)),
                 Err(ReplyFailure::NeverBegan) if reused => reuse = false,

@@ -6,12 +6,13 @@ use tidegate_core::report::CallEnd;
 use tidegate_core::usage::Usage;
 use tidegate_core::verdict::TargetFailure;
 use tidegate_core::{Verdict, limits};
-use tidegate_providers::Operation;
+use tidegate_providers::{Operation, USAGE};
 use tidegate_wire::head::ResponseHead;
+use tidegate_wire::passing::PassingMember;
 
 use super::{Failed, Serving, Stored, Tried};
 use crate::heads::ReplyFields;
-use crate::relay::{self, Collected, Committed, Interrupted, Line, StreamEnd, Tap};
+use crate::relay::{self, Collected, Committed, Interrupted, Line, Rest, StreamEnd, Tap};
 use crate::upstream::Reply;
 
 impl Serving<'_, '_> {
@@ -127,12 +128,17 @@ impl Serving<'_, '_> {
         collected: Collected,
     ) -> Result<(), Interrupted> {
         self.content_began(head.status());
-        let stated = self.call.dialect.usage_of_reply(held);
+        let mut passing = passing_usage(held, collected);
+        let mut stated = self.call.dialect.usage_of_reply(held);
         if let Some(usage) = stated {
             self.note_usage(usage, false);
         }
-        let rest = (collected == Collected::Partial).then_some(&mut reply);
+        let rest = passing.as_mut().map(|usage| Rest { reply: &mut reply, usage: Some(usage) });
         let sent = relay::send_whole(line, self, head, held, rest).await?;
+        if let Some(usage) = passing.and_then(|it| self.call.dialect.usage_of_reply(it.found()?)) {
+            self.note_usage(usage, false);
+            stated = Some(usage);
+        }
         let Some(exchange) = self.exchange.take() else { return Ok(()) };
         let usage = stated.unwrap_or_default();
         match sent {
@@ -179,6 +185,16 @@ impl Serving<'_, '_> {
             self.worker.pools.borrow_mut().put(origin, upstream, self.worker.now());
         }
     }
+}
+
+/// Where only the beginning of a reply may be held: what looks for its usage as it passes by.
+fn passing_usage(held: &[u8], collected: Collected) -> Option<PassingMember> {
+    if collected != Collected::Partial {
+        return None;
+    }
+    let mut passing = PassingMember::new(USAGE, limits::PASSING_USAGE_BYTES_MAX);
+    passing.feed(held);
+    Some(passing)
 }
 
 fn is_event_stream(head: &ResponseHead) -> bool {

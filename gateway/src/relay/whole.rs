@@ -5,6 +5,7 @@ use tidegate_core::limits;
 use tidegate_core::verdict::TargetFailure;
 use tidegate_wire::body::{CHUNK_END, LAST_CHUNK, chunk_prefix};
 use tidegate_wire::head::ResponseHead;
+use tidegate_wire::passing::PassingMember;
 
 use super::line::{Committed, Interrupted, Line};
 use crate::attempts::Serving;
@@ -20,6 +21,13 @@ pub(crate) enum Collected {
     Partial,
     /// It broke off.
     Broken(TargetFailure),
+}
+
+/// What follows of a reply that may not be held whole.
+pub(crate) struct Rest<'a> {
+    pub(crate) reply: &'a mut Reply,
+    /// Looks for the usage of a good reply, which stands near the end; it has seen what was held.
+    pub(crate) usage: Option<&'a mut PassingMember>,
 }
 
 /// Collects the body into `held`, up to the bound.
@@ -48,7 +56,7 @@ pub(crate) async fn send_whole(
     serving: &mut Serving<'_, '_>,
     head: &ResponseHead,
     held: &[u8],
-    rest: Option<&mut Reply>,
+    rest: Option<Rest<'_>>,
 ) -> Result<Result<(), ReplyFailure>, Interrupted> {
     let framing = match (&rest, head.framing()) {
         (None, _) => ReplyFraming::Length(held.len() as u64),
@@ -61,7 +69,7 @@ pub(crate) async fn send_whole(
     serving.write_reply_head(line, head, framing);
     assert!(line.committed() == Committed::Nothing, "one call, one answer");
     line.commit_opaque();
-    let Some(reply) = rest else {
+    let Some(rest) = rest else {
         line.send(&[&serving.buffers.head, held]).await?;
         serving.record.content_sent(serving.worker.now());
         return Ok(Ok(()));
@@ -77,20 +85,25 @@ pub(crate) async fn send_whole(
     serving.buffers.head = first;
     sent?;
     serving.record.content_sent(serving.worker.now());
-    pass_through(line, serving, reply, chunked).await
+    // Rare, and large: not a part of every connection's task.
+    Box::pin(pass_through(line, serving, rest, chunked)).await
 }
 
 async fn pass_through(
     line: &mut Line<'_>,
     serving: &mut Serving<'_, '_>,
-    reply: &mut Reply,
+    mut rest: Rest<'_>,
     chunked: bool,
 ) -> Result<Result<(), ReplyFailure>, Interrupted> {
     let mut run = Vec::new();
     let mut prefix = [0; 18];
     loop {
         run.clear();
-        match line.hold(serving.record, reply.next(|data| run.extend_from_slice(data))).await? {
+        let next = line.hold(serving.record, rest.reply.next(|data| run.extend_from_slice(data))).await?;
+        if let Some(usage) = &mut rest.usage {
+            usage.feed(&run);
+        }
+        match next {
             Ok(Data::Some) if chunked => {
                 line.send(&[chunk_prefix(run.len(), &mut prefix), &run, CHUNK_END]).await?;
             }

@@ -20,6 +20,8 @@ pub(crate) struct Reply {
     pub(crate) reusable: bool,
     /// Silence between bytes longer than this is a failure.
     idle: std::time::Duration,
+    /// Until then the first byte of the body may take, however early the head came.
+    first_byte: Moment,
     /// The whole call is over by then.
     total: Moment,
 }
@@ -71,7 +73,8 @@ pub(crate) async fn request_reply(
     // Replies have no limit of size: they are relayed, never stored.
     let body = BodyReader::new(head.framing(), u64::MAX).map_err(|_| ReplyFailure::Cut)?;
     let reusable = whole && head.keep_alive();
-    Ok(Reply { upstream, body, reusable, idle: deadlines.idle, total: deadlines.total })
+    let (idle, total) = (deadlines.idle, deadlines.total);
+    Ok(Reply { upstream, body, reusable, idle, first_byte, total })
 }
 
 enum Sent {
@@ -162,6 +165,7 @@ impl Reply {
             let step = self.body.next(self.upstream.source.bytes()).map_err(|_| ReplyFailure::Cut)?;
             let found = !step.data.is_empty();
             if found {
+                self.first_byte = Moment::ZERO;
                 sink(&self.upstream.source.bytes()[step.data.clone()]);
             }
             self.upstream.source.consume(step.consumed);
@@ -178,7 +182,8 @@ impl Reply {
     }
 
     async fn wait(&mut self) -> Result<(), ReplyFailure> {
-        let deadline = (Moment::from_ns(tidegate_ring::now_ns()) + self.idle).min(self.total);
+        let idle = Moment::from_ns(tidegate_ring::now_ns()) + self.idle;
+        let deadline = idle.max(self.first_byte).min(self.total);
         let Upstream { conn, source, .. } = &mut self.upstream;
         match tidegate_ring::deadline(deadline.as_ns(), source.fill(conn)).await {
             Ok(Ok(true)) => Ok(()),
@@ -194,6 +199,7 @@ impl Reply {
     /// Allows less silence from now on.
     pub(crate) fn hurry(&mut self, idle: std::time::Duration) {
         self.idle = self.idle.min(idle);
+        self.first_byte = Moment::ZERO;
     }
 
     /// The connection, if it may carry another request.
