@@ -16,7 +16,7 @@ use crate::metadata::Workspace;
 use crate::progress::{Board, say};
 use source::Source;
 
-/// Folders that hold nothing of ours, wherever they stand.
+/// What holds nothing of ours, wherever it stands.
 const SKIPPED: [&str; 4] = [".git", "target", "node_modules", "__pycache__"];
 /// A file larger than this is data, not text.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -101,10 +101,12 @@ impl Tree {
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = if below.is_empty() { name.clone() } else { format!("{below}/{name}") };
             let kind = entry.file_type().map_err(|e| format!("{path}: {e}"))?;
+            // `.git` is a file where the checkout is one of several.
+            if SKIPPED.contains(&name.as_str()) {
+                continue;
+            }
             if kind.is_dir() {
-                if !SKIPPED.contains(&name.as_str()) {
-                    self.folder(root, &path)?;
-                }
+                self.folder(root, &path)?;
             } else if kind.is_file() {
                 self.file(root, path)?;
             }
