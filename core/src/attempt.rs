@@ -34,8 +34,7 @@ const _: () =
 pub struct CallShape {
     /// The reply is a stream.
     pub streamed: bool,
-    /// The call creates or continues something at one account: it never moves after a byte of it was sent, and
-    /// with an affinity it goes to the account that ranks first or nowhere.
+    /// The call makes, continues or names something kept at one account: it never moves after a byte of it was sent.
     pub pinned: bool,
     /// Its results say something about quotas, keys and routes. False for counting tokens: such a call moves on
     /// like any other, but nothing rests, counts or is reserved because of it.
@@ -216,7 +215,7 @@ impl Walk {
             target,
             need: &self.need,
             affinity: self.affinity,
-            bound: self.shape.pinned && self.affinity.is_some(),
+            only: self.plan.only(),
             counted: self.shape.counts_health,
             tried: &self.tried,
         };

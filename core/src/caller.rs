@@ -10,6 +10,7 @@ use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
 use crate::admission::CallerCells;
+use crate::family::{Families, Family};
 use crate::fault::{Fault, FaultKind};
 use crate::limits::CREDENTIAL_BYTES_MAX;
 use crate::moment::Moment;
@@ -38,6 +39,7 @@ pub struct Caller {
     /// Its limits and its live revocation flag.
     pub cells: Arc<CallerCells>,
     models: ModelAccess,
+    operations: Families,
 }
 
 enum ModelAccess {
@@ -88,7 +90,7 @@ impl CallerTable {
             }
         };
         let same_prefix = self.by_prefix.insert(prefix(&draft.digest), id);
-        let caller = Caller { name: draft.name.into(), cells, models };
+        let caller = Caller { name: draft.name.into(), cells, models, operations: draft.operations };
         self.entries.push(Entry { digest: draft.digest, caller, same_prefix });
     }
 
@@ -159,6 +161,11 @@ impl Caller {
             ModelAccess::Matching(patterns) => patterns.iter().any(|it| matches(it, asked)),
         }
     }
+
+    /// Whether it may do what belongs to this family.
+    pub fn may(&self, family: Family) -> bool {
+        self.operations.contains(family)
+    }
 }
 
 fn prefix(digest: &[u8; 32]) -> u64 {
@@ -189,6 +196,7 @@ mod tests {
             digest: digest(key),
             limits: CallerLimits::default(),
             models: models.map(|it| it.iter().map(ToString::to_string).collect()),
+            operations: Families::GENERATION,
         }
     }
 

@@ -36,8 +36,8 @@ pub struct Wish<'a> {
     pub need: &'a Need,
     /// What its account is kept by.
     pub affinity: Option<Affinity>,
-    /// The account that ranks first for the affinity or none: what the call continues exists there only.
-    pub bound: bool,
+    /// This account or none: what the call is about is kept there only.
+    pub only: Option<AccountId>,
     /// It uses the quota. Calls that do not are kept from resting quotas only, and reserve nothing.
     pub counted: bool,
     /// What this call has tried at this target.
@@ -151,10 +151,10 @@ struct Search<'s> {
 impl Search<'_> {
     fn run(&mut self, draw: &mut Draw) -> Option<Choice> {
         while !self.lost.is_full() {
-            let pick = match self.wish.affinity {
-                Some(affinity) if self.wish.bound => self.pick_bound(affinity),
-                Some(affinity) => self.pick_by_affinity(affinity),
-                None => self.pick_by_draw(draw.next_unit()),
+            let pick = match (self.wish.only, self.wish.affinity) {
+                (Some(only), affinity) => self.pick_only(only, affinity, draw),
+                (None, Some(affinity)) => self.pick_by_affinity(affinity),
+                (None, None) => self.pick_by_draw(draw.next_unit()),
             }?;
             if let Some(key) = pick.key
                 && let Some(hold) = self.admit(pick.account)
@@ -192,22 +192,19 @@ impl Search<'_> {
         &self.snapshot.provider(self.wish.target.provider).accounts
     }
 
-    /// The account that ranks first among all, as it stands: what is kept there is nowhere else.
-    fn pick_bound(&mut self, affinity: Affinity) -> Option<Pick> {
-        let rank = |id: &AccountId| {
-            let account = self.snapshot.account(*id);
-            rank(affinity, &account.name, account.weight)
-        };
-        let first = self.accounts().iter().copied().max_by(|a, b| rank(a).total_cmp(&rank(b)))?;
-        let standing = self.standing(first);
+    /// The one account, as it stands: what is kept there is nowhere else.
+    fn pick_only(&mut self, only: AccountId, affinity: Option<Affinity>, draw: &mut Draw) -> Option<Pick> {
+        let standing = self.standing(only);
         self.none.note(&standing);
-        match standing {
-            Standing::Open { .. } => {
-                let key = self.key_by_affinity(self.snapshot.account(first), affinity);
-                Some(Pick { account: first, key, spilled: false })
-            }
-            _ => None,
+        if !matches!(standing, Standing::Open { .. }) {
+            return None;
         }
+        let account = self.snapshot.account(only);
+        let key = match affinity {
+            Some(affinity) => self.key_by_affinity(account, affinity),
+            None => self.key_by_draw(account, draw.next_unit()),
+        };
+        Some(Pick { account: only, key, spilled: false })
     }
 
     /// The account that ranks first among those in play.

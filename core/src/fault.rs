@@ -47,6 +47,8 @@ pub enum FaultKind {
     NoSuchOperation,
     /// The model is not one that this gateway, or this caller, has.
     NoSuchModel,
+    /// The caller's key does not allow this operation.
+    OperationNotAllowed,
     /// The caller's own requests-per-minute limit.
     CallerRequestLimit,
     /// The caller's own tokens-per-minute limit.
@@ -67,6 +69,8 @@ pub enum FaultKind {
     Redirected,
     /// The model name that the configuration names is unknown at the provider.
     SplicedModelUnknown,
+    /// The call is about something kept at one account, and the configuration does not say at which.
+    StateAccountUnknown,
     // Blame::Provider
     /// Every account that could serve the call is at its limit.
     QuotasResting,
@@ -120,9 +124,13 @@ impl FaultKind {
         use FaultKind::*;
         match self {
             BodyTooLarge | BodyTooSlow | CodedBody | Credential | Malformed | MalformedBody
-            | NoSuchOperation | NoSuchModel | CallerRequestLimit | CallerTokenLimit => Blame::Caller,
+            | NoSuchOperation | NoSuchModel | OperationNotAllowed | CallerRequestLimit | CallerTokenLimit => {
+                Blame::Caller
+            }
             Internal | Overloaded | ShuttingDown => Blame::Gateway,
-            AccountsOut | NoUsableKey | Redirected | SplicedModelUnknown => Blame::Operator,
+            AccountsOut | NoUsableKey | Redirected | SplicedModelUnknown | StateAccountUnknown => {
+                Blame::Operator
+            }
             QuotasResting | RoutesOverloaded | UpstreamFailed | UpstreamTimedOut => Blame::Provider,
         }
     }
@@ -131,8 +139,9 @@ impl FaultKind {
     pub const fn status(self) -> u16 {
         use FaultKind::*;
         match self {
-            Malformed | MalformedBody => 400,
+            Malformed | MalformedBody | StateAccountUnknown => 400,
             Credential => 401,
+            OperationNotAllowed => 403,
             NoSuchOperation | NoSuchModel => 404,
             BodyTooSlow => 408,
             BodyTooLarge => 413,
@@ -163,12 +172,14 @@ impl FaultKind {
             NoSuchModel => "no_such_model",
             NoSuchOperation => "no_such_operation",
             NoUsableKey => "no_usable_key",
+            OperationNotAllowed => "operation_not_allowed",
             Overloaded => "overloaded",
             QuotasResting => "quotas_resting",
             Redirected => "redirected",
             RoutesOverloaded => "routes_overloaded",
             ShuttingDown => "shutting_down",
             SplicedModelUnknown => "spliced_model_unknown",
+            StateAccountUnknown => "state_account_unknown",
             UpstreamFailed => "upstream_failed",
             UpstreamTimedOut => "upstream_timed_out",
         }

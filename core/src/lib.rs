@@ -12,6 +12,7 @@ pub mod attempt;
 pub mod caller;
 pub mod choose;
 pub mod estimate;
+pub mod family;
 pub mod fault;
 pub mod health;
 pub mod limits;
@@ -25,6 +26,7 @@ mod sync;
 pub mod usage;
 pub mod verdict;
 
+pub use family::{Families, Family};
 pub use fault::{Blame, Fault, FaultKind, Retry};
 pub use moment::Moment;
 pub use report::Report;

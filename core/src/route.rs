@@ -6,7 +6,9 @@
 
 use crate::fault::{Fault, FaultKind};
 use crate::limits::{MODEL_NAME_BYTES_MAX, PLAN_TARGETS_MAX};
-use crate::snapshot::{CallerId, ClassId, DialectId, Model, ModelId, ProviderId, RouteId, Snapshot};
+use crate::snapshot::{
+    AccountId, CallerId, ClassId, DialectId, Model, ModelId, ProviderId, RouteId, Snapshot,
+};
 
 /// What a call asks for, as far as routing is concerned.
 #[derive(Clone, Copy, Debug)]
@@ -17,9 +19,20 @@ pub struct Ask<'a> {
     pub dialect: DialectId,
     /// Who calls; `None` where the table of callers is open.
     pub caller: Option<CallerId>,
-    /// The call creates or continues something that one upstream keeps. What it continues is at the first target
-    /// of the configured order, so the plan has that one only, whatever the chain's order is just now.
-    pub operation_pinned: bool,
+    /// What it has to do with things that outlive it.
+    pub state: State,
+}
+
+/// What a call has to do with things that outlive it at one account: stored responses, files, containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It leaves nothing and names nothing.
+    None,
+    /// The provider keeps its result, though the caller did not ask for that. Where the operator named a state account
+    /// the result is kept there, so that it can be found; elsewhere such a call is like any other.
+    Unasked,
+    /// It asks for something to be kept, or names something kept: it goes to the state account or nowhere.
+    Asked,
 }
 
 /// Targets in the order in which they are tried; at least one.
@@ -27,6 +40,7 @@ pub struct Ask<'a> {
 pub struct Plan {
     targets: [PlannedTarget; PLAN_TARGETS_MAX],
     len: u8,
+    only: Option<AccountId>,
 }
 
 /// (provider, model): where an attempt may go.
@@ -72,11 +86,17 @@ impl Plan {
             name: PlannedName::AsAsked,
         }; PLAN_TARGETS_MAX],
         len: 0,
+        only: None,
     };
 
     /// The targets, in the order in which they are tried.
     pub fn targets(&self) -> &[PlannedTarget] {
         &self.targets[..self.len as usize]
+    }
+
+    /// The one account that may serve the call: what it is about is kept there.
+    pub fn only(&self) -> Option<AccountId> {
+        self.only
     }
 
     /// True once no further target has a place.
@@ -89,6 +109,32 @@ impl Plan {
             self.targets[self.len as usize] = target;
             self.len += 1;
         }
+    }
+
+    /// Leaves the one target and account at which state is kept, where `state` ties the call to it: of the providers in
+    /// configured order (whatever the chain leads with just now) the first whose state account the operator named,
+    /// else the first.
+    fn tie_to_state(&mut self, snapshot: &Snapshot, state: State) -> Result<(), Fault> {
+        let account = |it: &PlannedTarget| snapshot.provider(it.provider).state_account;
+        let order = |it: &(usize, &PlannedTarget)| {
+            let position = match it.1.name {
+                PlannedName::Configured { at, .. } => usize::from(at),
+                PlannedName::AsAsked | PlannedName::Suffix { .. } => it.0,
+            };
+            (!account(it.1).is_named(), position)
+        };
+        let Some((_, &target)) = self.targets().iter().enumerate().min_by_key(order) else { return Ok(()) };
+        let ties = match state {
+            State::None => false,
+            State::Unasked => account(&target).is_named(),
+            State::Asked => true,
+        };
+        if ties {
+            let unknown = Fault::never(FaultKind::StateAccountUnknown);
+            *self = Plan { only: Some(account(&target).id().ok_or(unknown)?), ..Plan::EMPTY };
+            self.push(target);
+        }
+        Ok(())
     }
 }
 
@@ -121,7 +167,8 @@ impl PlannedName {
 ///
 /// # Errors
 /// [`FaultKind::NoSuchModel`]: nothing is behind the name, nothing of the caller's dialect, or the caller may not
-/// use it. The three cannot be told apart.
+/// use it. The three cannot be told apart. [`FaultKind::StateAccountUnknown`]: the call is tied to an account that
+/// nobody named.
 pub fn plan(snapshot: &Snapshot, ask: &Ask<'_>) -> Result<Plan, Fault> {
     let unknown = Fault::new(FaultKind::NoSuchModel);
     if ask.model.is_empty()
@@ -139,10 +186,25 @@ pub fn plan(snapshot: &Snapshot, ask: &Ask<'_>) -> Result<Plan, Fault> {
             None => add_all(&mut plan, snapshot, ask),
         }
     }
-    if ask.operation_pinned {
-        plan.len = plan.len.min(1);
-    }
+    plan.tie_to_state(snapshot, ask.state)?;
     if plan.len == 0 { Err(unknown) } else { Ok(plan) }
+}
+
+/// Where a call goes that names something kept and no model: the first provider of its dialect whose state account the
+/// operator named, else the first of its dialect.
+///
+/// # Errors
+/// [`FaultKind::NoSuchOperation`]: no provider speaks the dialect. [`FaultKind::StateAccountUnknown`] as in [`plan`].
+pub fn plan_of_state(snapshot: &Snapshot, dialect: DialectId) -> Result<Plan, Fault> {
+    let mut plan = Plan::EMPTY;
+    let of_dialect = || snapshot.providers.iter().enumerate().filter(|it| it.1.dialect == dialect);
+    let named = of_dialect().find(|it| it.1.state_account.is_named());
+    let Some((at, _)) = named.or_else(|| of_dialect().next()) else {
+        return Err(Fault::never(FaultKind::NoSuchOperation));
+    };
+    plan.push(unlisted(snapshot, ProviderId(at as u16), "", PlannedName::AsAsked));
+    plan.tie_to_state(snapshot, State::Asked)?;
+    Ok(plan)
 }
 
 /// Public models that this caller may use in this dialect, by name: what a list of models shows.
@@ -169,8 +231,8 @@ fn provider_in_front(snapshot: &Snapshot, asked: &str) -> Option<(ProviderId, us
 
 fn add_chain(plan: &mut Plan, snapshot: &Snapshot, model: ModelId, ask: &Ask<'_>) {
     let chain = &snapshot.model(model).chain;
-    // The cell is written by an actor and may speak of a longer chain; a pinned call keeps the configured order.
-    let first = if ask.operation_pinned { 0 } else { snapshot.model(model).cell.first() };
+    // The cell is written by an actor and may speak of a longer chain.
+    let first = snapshot.model(model).cell.first();
     let first = if first < chain.len() { first } else { 0 };
     for at in (first..chain.len()).chain(0..first) {
         let target = &chain[at];

@@ -94,10 +94,38 @@ pub struct Provider {
     pub classes: Vec<Class>,
     /// Its accounts.
     pub accounts: Vec<AccountId>,
+    /// Where what outlives a call is kept.
+    pub state_account: StateAccount,
     /// Routes: one for each class, in class order, then one for each configured model.
     pub routes: Vec<Route>,
     /// Its deadlines.
     pub timeouts: Timeouts,
+}
+
+/// The account of a provider at which what outlives a call is kept: stored responses, files, containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateAccount {
+    /// There are several accounts, and the operator named none: nobody knows where to look.
+    Unknown,
+    /// The only account.
+    Only(AccountId),
+    /// The operator named it.
+    Named(AccountId),
+}
+
+impl StateAccount {
+    /// The account, where it is known.
+    pub fn id(self) -> Option<AccountId> {
+        match self {
+            StateAccount::Unknown => None,
+            StateAccount::Only(id) | StateAccount::Named(id) => Some(id),
+        }
+    }
+
+    /// Whether the operator named it.
+    pub fn is_named(self) -> bool {
+        matches!(self, StateAccount::Named(_))
+    }
 }
 
 /// Where an upstream is and how it may be reached. A key is bound to its origin by standing in its account.

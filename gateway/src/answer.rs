@@ -163,6 +163,7 @@ fn message(kind: FaultKind, detail: Option<&str>) -> String {
         MalformedBody => "The request body is not a JSON object that can be routed",
         NoSuchModel => "The model is not available",
         NoSuchOperation => "There is no such endpoint.",
+        OperationNotAllowed => "Your key does not allow this operation",
         NoUsableKey => "The gateway has no usable key for this model. The operator has to act.",
         Overloaded => "The gateway is at its capacity.",
         QuotasResting => "Every account that can serve this model is at its rate limit.",
@@ -172,6 +173,10 @@ fn message(kind: FaultKind, detail: Option<&str>) -> String {
         RoutesOverloaded => "The model's providers are overloaded.",
         ShuttingDown => "The gateway is shutting down.",
         SplicedModelUnknown => "The provider does not know the model that the gateway is configured to use.",
+        StateAccountUnknown => {
+            "The call asks for something to be kept, or names something kept, and the provider has several accounts. \
+             The operator has to name one of them as its `state_account`."
+        }
         UpstreamFailed => "The provider failed or broke off.",
         UpstreamTimedOut => "The provider did not answer in time.",
     };

@@ -8,6 +8,7 @@ use tidegate_core::admission::Permit;
 use tidegate_core::attempt::{Action, Context, Exchange, GiveUp, Next, Walk};
 use tidegate_core::caller::Caller;
 use tidegate_core::report::{AttemptReport, CallEnd, Report};
+use tidegate_core::route::State;
 use tidegate_core::usage::Usage;
 use tidegate_core::{Fault, Verdict};
 use tidegate_providers::{Dialect, Operation};
@@ -31,8 +32,10 @@ pub(crate) struct Call<'a> {
     pub(crate) head: &'a RequestHead,
     pub(crate) body: &'a [u8],
     pub(crate) skim: &'a Skim<'a>,
-    /// The model asked for.
+    /// The model asked for; empty where the operation names none.
     pub(crate) asked: &'a str,
+    /// What it has to do with things that outlive it.
+    pub(crate) state: State,
     pub(crate) caller: Option<&'a Caller>,
 }
 

@@ -60,8 +60,8 @@ pub(crate) fn write_request(
     out.clear();
     scratch.clear();
     scratch.push_str(&origin.base_path);
-    scratch.push_str(parts.dialect.upstream_path(parts.operation));
-    let mut writer = RequestWriter::new(out, "POST", scratch, parts.head.query())?;
+    scratch.push_str(parts.operation.path);
+    let mut writer = RequestWriter::new(out, parts.head.method(), scratch, parts.head.query())?;
     writer.field("host", origin.authority.as_bytes())?;
     let credential = parts.dialect.credential();
     scratch.clear();
@@ -81,7 +81,10 @@ pub(crate) fn write_request(
         writer.field(name, value.as_bytes())?;
     }
     writer.field("accept-encoding", b"identity")?;
-    writer.content_length(parts.body_bytes as u64)?;
+    // A request whose method means no body says nothing of one (RFC 9110 §8.6).
+    if parts.body_bytes > 0 || parts.head.method() == "POST" {
+        writer.content_length(parts.body_bytes as u64)?;
+    }
     writer.finish();
     Ok(())
 }

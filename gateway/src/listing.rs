@@ -5,7 +5,7 @@ use tidegate_core::Snapshot;
 use tidegate_core::fault::{Fault, FaultKind};
 use tidegate_core::report::CallEnd;
 use tidegate_core::route;
-use tidegate_providers::{CONTENT_TYPE_JSON, Dialect, ModelCard, Operation, Page};
+use tidegate_providers::{CONTENT_TYPE_JSON, Dialect, ModelCard, Operation, OperationKind, Page};
 use tidegate_wire::head::RequestHead;
 
 use crate::answer;
@@ -36,9 +36,10 @@ pub(crate) async fn models(
     let mut cards = route::visible_models(snapshot, record.caller, dialect.id)
         .map(|it| ModelCard { id: &it.name, created_s: MODEL_CREATED_S });
     let mut body = Vec::with_capacity(1024);
-    if let Operation::GetModel(id) = operation {
-        let unknown = || Stop::Fault(Fault::new(FaultKind::NoSuchModel), Some(id.to_string()));
-        let card = cards.find(|it| it.id == id.as_ref()).ok_or_else(unknown)?;
+    if operation.kind == OperationKind::GetModel {
+        let id = operation.id.as_ref();
+        let unknown = || Stop::Fault(Fault::new(FaultKind::NoSuchModel), Some(id.to_owned()));
+        let card = cards.find(|it| it.id == id).ok_or_else(unknown)?;
         dialect.write_model(&mut body, card);
     } else {
         let page = Page::of_query(head.query());

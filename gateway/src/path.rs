@@ -10,12 +10,12 @@ use tidegate_core::attempt::{CallShape, Walk};
 use tidegate_core::caller::Caller;
 use tidegate_core::choose::Affinity;
 use tidegate_core::fault::{Fault, FaultKind};
+use tidegate_core::limits;
 use tidegate_core::quota::Need;
 use tidegate_core::report::{CallEnd, Report};
-use tidegate_core::route::{Ask, Plan, plan as plan_targets};
+use tidegate_core::route::{Ask, Plan, State, plan as plan_targets, plan_of_state};
 use tidegate_core::usage::Estimate;
-use tidegate_core::{limits, snapshot::CallerId};
-use tidegate_providers::{Dialect, Operation, presented_credentials};
+use tidegate_providers::{Dialect, Operation, OperationKind, presented_credentials};
 use tidegate_ring::Conn;
 use tidegate_wire::body::BodyReader;
 use tidegate_wire::head::{Refusal, RequestHead};
@@ -127,35 +127,72 @@ async fn steps(
     let operation = dialect
         .operation(head.method(), path)
         .map_err(|_| Stop::Fault(Fault::never(FaultKind::NoSuchOperation), None))?;
-    if operation == Operation::Root {
+    if operation.kind == OperationKind::Root {
         line.keep_alive &= !incoming.awaits_continue;
         return listing::root(line, record).await;
     }
     record.caller = snapshot.callers.identify(presented_credentials(&RequestFields(head)))?;
-    if let Operation::ListModels | Operation::GetModel(_) = &operation {
+    let caller = record.caller.map(|id| snapshot.callers.caller(id));
+    if caller.is_some_and(|it| !it.may(operation.family)) {
+        let name = operation.family.name().to_owned();
+        return Err(Stop::Fault(Fault::never(FaultKind::OperationNotAllowed), Some(name)));
+    }
+    if let OperationKind::ListModels | OperationKind::GetModel = operation.kind {
         // A body that nobody will ask for may or may not come.
         line.keep_alive &= !incoming.awaits_continue;
         return listing::models(line, record, snapshot, dialect, &operation, head).await;
     }
     buffers.lease = Some(collect_body(worker, incoming, line, record, body).await?);
     let body: &[u8] = body;
-    let skim = skim(body, SkimLimits { depth_max: limits::JSON_DEPTH_MAX })
-        .map_err(|error| Stop::Fault(Fault::never(FaultKind::MalformedBody), Some(error.to_string())))?;
     panic_on_mark(worker, body);
-    let asked = skim.model.map(|it| it.decoded()).ok_or_else(no_model)?;
-    let counts = operation == Operation::Generate;
-    record.streamed = counts && skim.stream == Some(true);
-    let plan = plan(published, dialect, record.caller, &asked, &skim)?;
-    let estimate = if counts { estimate(published, &plan, body, &skim) } else { Estimate::default() };
-    let caller = record.caller.map(|id| snapshot.callers.caller(id));
-    let permit = reserve(worker, caller, estimate)?;
-    let shape = CallShape { streamed: record.streamed, pinned: skim.pins.any(), counts_health: counts };
-    let walk = Walk::new(plan, need(estimate), affinity(dialect, head, &skim, body), shape, worker.now());
-    let call = Call { dialect, operation: &operation, head, body, skim: &skim, asked: &asked, caller };
-    if record.streamed {
+    let skim = skimmed(&operation, body)?;
+    let state = dialect.state(&operation, &skim);
+    let asked = skim.model.map(|it| it.decoded()).unwrap_or_default();
+    let streamed = operation.kind == OperationKind::Generate && skim.stream == Some(true);
+    record.streamed = streamed;
+    let call = Call { dialect, operation: &operation, head, body, skim: &skim, asked: &asked, state, caller };
+    let (walk, permit) = admit(worker, published, &call, record)?;
+    if streamed {
         line.expect_stream();
     }
     Serving::new(worker, published, &call, record, buffers, permit).run(line, walk).await
+}
+
+/// Where the call may go, and the permission to go there.
+fn admit(
+    worker: &Worker,
+    published: &Published,
+    call: &Call<'_>,
+    record: &Record,
+) -> Result<(Walk, Permit), Stop> {
+    let Call { dialect, operation, head, body, skim, asked, state, caller } = *call;
+    let snapshot = &*published.snapshot;
+    let counts = operation.kind == OperationKind::Generate;
+    let plan = if operation.kind == OperationKind::Object {
+        plan_of_state(snapshot, dialect.id)?
+    } else {
+        let ask = Ask { model: asked, dialect: dialect.id, caller: record.caller, state };
+        plan_targets(snapshot, &ask).map_err(|fault| Stop::Fault(fault, Some(asked.to_owned())))?
+    };
+    let estimate = if counts { estimate(published, &plan, body, skim) } else { Estimate::default() };
+    let permit = reserve(worker, caller, estimate)?;
+    let shape = CallShape { streamed: record.streamed, pinned: state == State::Asked, counts_health: counts };
+    let walk = Walk::new(plan, need(estimate), affinity(dialect, head, skim, body), shape, worker.now());
+    Ok((walk, permit))
+}
+
+/// What the body says; nothing where the operation is all in its path.
+fn skimmed<'b>(operation: &Operation<'_>, body: &'b [u8]) -> Result<Skim<'b>, Stop> {
+    if operation.kind == OperationKind::Object {
+        return Ok(Skim::default());
+    }
+    let malformed = |why: String| Stop::Fault(Fault::never(FaultKind::MalformedBody), Some(why));
+    let skim = skim(body, SkimLimits { depth_max: limits::JSON_DEPTH_MAX })
+        .map_err(|error| malformed(error.to_string()))?;
+    if skim.model.is_none() {
+        return Err(malformed("`model` is missing".to_owned()));
+    }
+    Ok(skim)
 }
 
 /// Collects the body, after the permission to send it where the caller asks for one.
@@ -185,21 +222,6 @@ async fn collect_body(
     .await;
     record.overhead.resume();
     collected
-}
-
-fn no_model() -> Stop {
-    Stop::Fault(Fault::never(FaultKind::MalformedBody), Some("`model` is missing".into()))
-}
-
-fn plan(
-    published: &Published,
-    dialect: &'static Dialect,
-    caller: Option<CallerId>,
-    asked: &str,
-    skim: &Skim<'_>,
-) -> Result<Plan, Stop> {
-    let ask = Ask { model: asked, dialect: dialect.id, caller, operation_pinned: skim.pins.any() };
-    plan_targets(&published.snapshot, &ask).map_err(|fault| Stop::Fault(fault, Some(asked.to_string())))
 }
 
 fn estimate(published: &Published, plan: &Plan, body: &[u8], skim: &Skim<'_>) -> Estimate {

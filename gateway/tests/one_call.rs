@@ -103,6 +103,7 @@ fn gateway(io: IoChoice, upstream: SocketAddr, accounts: &[&str]) -> Launched {
         origin,
         classes: vec![ClassDraft { name: "other".into(), patterns: vec!["*".into()] }],
         accounts: accounts.iter().map(|it| account(it)).collect(),
+        state_account: None,
         timeouts,
     };
     let draft = Draft { providers: vec![provider], ..Draft::default() };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tidegate_core::Usage;
 use tidegate_core::fault::Fault;
 use tidegate_core::quota::ObservedLimits;
+use tidegate_core::route::State;
 use tidegate_core::snapshot::{DialectId, matches};
 use tidegate_core::verdict::Verdict;
 use tidegate_wire::skim::Skim;
@@ -17,7 +18,7 @@ use crate::fields::Fields;
 use crate::forwarding::{self, ForwardRules};
 use crate::judge::{self, Rules};
 use crate::listing::ModelCard;
-use crate::path::{self, Operation, Page, RouteMiss, RouteRow};
+use crate::path::{self, Operation, OperationKind, Page, RouteMiss, RouteRow};
 use crate::reading;
 
 /// The member of a whole reply that says what was used, the same in every dialect.
@@ -41,7 +42,7 @@ pub struct Dialect {
     pub default_base_url: &'static str,
     /// The environment variable its vendor's SDK reads a key from.
     pub key_env: &'static str,
-    /// Paths and methods of callers.
+    /// Paths and methods of callers; the paths are those of an upstream behind its base URL.
     pub routes: &'static [RouteRow],
     /// Model classes, most specific first; the last takes every model.
     pub classes: &'static [ClassRow],
@@ -49,7 +50,10 @@ pub struct Dialect {
     pub(crate) path_prefix: &'static str,
     /// Paths that no other dialect has, with all below them.
     pub(crate) own_paths: &'static [&'static str],
-    pub(crate) upstream: UpstreamPaths,
+    /// What stands in front of callers' paths and is part of the base URL; callers may leave it out. May be empty.
+    pub(crate) version_segment: &'static str,
+    /// Paths whose results the vendor keeps unless `store` says otherwise.
+    pub(crate) keeps_unasked: &'static [&'static str],
     pub(crate) credential: CredentialField,
     pub(crate) version: Option<(&'static str, &'static str)>,
     pub(crate) probe: (&'static str, &'static str),
@@ -75,7 +79,7 @@ pub(crate) struct Calls {
     pub(crate) stream_event: fn(&Rules, &EventView<'_>) -> StreamEvent,
     /// Reads a `usage` object.
     pub(crate) usage: fn(&[u8]) -> Usage,
-    pub(crate) body_edit: fn(&[u8], &Skim<'_>) -> Option<Edit<'static>>,
+    pub(crate) body_edit: fn(&Operation<'_>, &[u8], &Skim<'_>) -> Option<Edit<'static>>,
     pub(crate) write_error: fn(&mut Vec<u8>, &Fault, &str, &str),
     /// What stands in front of an error's body where it is an event.
     pub(crate) error_event_opening: &'static str,
@@ -91,15 +95,6 @@ pub struct ClassRow {
     pub name: &'static str,
     /// Patterns of model names.
     pub patterns: &'static [&'static str],
-}
-
-/// Paths of an upstream, behind its base URL.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct UpstreamPaths {
-    pub(crate) generate: &'static str,
-    /// Empty where the vendor has no such operation.
-    pub(crate) count_tokens: &'static str,
-    pub(crate) list_models: &'static str,
 }
 
 /// The field a provider key travels in.
@@ -175,17 +170,19 @@ pub struct LimitView {
 impl Dialect {
     /// The operation that a caller's method and path (without dialect prefix and query) name.
     pub fn operation<'p>(&self, method: &str, path: &'p str) -> Result<Operation<'p>, RouteMiss> {
-        path::operation(self.routes, method, path)
+        let bare = path.strip_prefix(self.version_segment).filter(|it| it.len() > 1 && it.starts_with('/'));
+        path::operation(self.routes, method, bare.unwrap_or(path))
     }
 
-    /// The path of an operation at an upstream, behind the path of its base URL. Empty for operations that the
-    /// gateway answers itself ([`Operation::GetModel`], [`Operation::Root`]).
-    pub fn upstream_path(&self, operation: &Operation<'_>) -> &'static str {
-        match operation {
-            Operation::CountTokens => self.upstream.count_tokens,
-            Operation::Generate => self.upstream.generate,
-            Operation::ListModels => self.upstream.list_models,
-            Operation::GetModel(_) | Operation::Root => "",
+    /// What a call has to do with things that outlive it at one account: by what its body names, else by what the
+    /// vendor does unless told otherwise.
+    pub fn state(&self, operation: &Operation<'_>, skim: &Skim<'_>) -> State {
+        if skim.pins.any() || operation.kind == OperationKind::Object {
+            State::Asked
+        } else if skim.store.is_none() && self.keeps_unasked.contains(&operation.path) {
+            State::Unasked
+        } else {
+            State::None
         }
     }
 
@@ -261,8 +258,13 @@ impl Dialect {
     /// The one change that the gateway makes to a request's body beside the model's name, where it has to: it asks
     /// for a stream's usage. Where it does, the event marked [`StreamEvent::usage_only`] is taken out of the reply;
     /// what else the option changes stays (other chunks then carry `"usage":null`).
-    pub fn body_edit(&self, body: &[u8], skim: &Skim<'_>) -> Option<Edit<'static>> {
-        (self.call.body_edit)(body, skim)
+    pub fn body_edit(
+        &self,
+        operation: &Operation<'_>,
+        body: &[u8],
+        skim: &Skim<'_>,
+    ) -> Option<Edit<'static>> {
+        (self.call.body_edit)(operation, body, skim)
     }
 
     /// Appends the body of an error answer. Its content type is [`CONTENT_TYPE_JSON`].

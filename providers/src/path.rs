@@ -3,22 +3,22 @@
 
 use std::borrow::Cow;
 
+use tidegate_core::Family;
+
 use crate::dialect::Dialect;
 use crate::{anthropic, openai};
 
 /// What a caller asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operation<'p> {
-    /// Count the tokens of a would-be call; never touches health.
-    CountTokens,
-    /// Produce something.
-    Generate,
-    /// One model, by its percent-decoded id; answered from the configuration.
-    GetModel(Cow<'p, str>),
-    /// All models; answered from the configuration.
-    ListModels,
-    /// A client's sign-of-life call; answered at once.
-    Root,
+pub struct Operation<'p> {
+    /// How it is carried out.
+    pub kind: OperationKind,
+    /// What a caller must be allowed to do.
+    pub family: Family,
+    /// Its path at an upstream, behind the path of the base URL.
+    pub path: &'p str,
+    /// What the path names: a model, percent-decoded, or something kept. Empty where it names nothing.
+    pub id: Cow<'p, str>,
 }
 
 /// No operation of the dialect has this path and method.
@@ -33,10 +33,12 @@ pub struct RouteMiss {
 pub struct RouteRow {
     /// Methods in upper case.
     pub methods: &'static [&'static str],
-    /// The path.
+    /// The path, without what the base URL may hold already.
     pub path: PathShape,
-    /// What it is.
-    pub operation: OperationKind,
+    /// How it is carried out.
+    pub kind: OperationKind,
+    /// What a caller must be allowed to do.
+    pub family: Family,
 }
 
 /// What a path of the route table looks like.
@@ -44,23 +46,41 @@ pub struct RouteRow {
 pub enum PathShape {
     /// Exactly this.
     Exact(&'static str),
-    /// This, which ends with a slash, and a model id after it.
+    /// This, which ends with a slash, and a model id after it, which may have slashes of its own.
     Under(&'static str),
+    /// The first, which ends with a slash, the id of something kept, and the second, which may be empty.
+    Object(&'static str, &'static str),
 }
 
-/// [`Operation`] without what the path carries.
+/// How an operation is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperationKind {
-    /// See [`Operation::CountTokens`].
+    /// Count the tokens of a would-be call, whose JSON body names a model; never touches health.
     CountTokens,
-    /// See [`Operation::Generate`].
+    /// Produce something from a JSON body that names a model.
     Generate,
-    /// See [`Operation::GetModel`].
+    /// One model; answered from the configuration.
     GetModel,
-    /// See [`Operation::ListModels`].
+    /// All models; answered from the configuration.
     ListModels,
-    /// See [`Operation::Root`].
+    /// Whatever is wanted of something kept at the state account; names no model.
+    Object,
+    /// A client's sign-of-life call; answered at once, whoever asks.
     Root,
+}
+
+/// Longest id of something kept.
+const ID_BYTES_MAX: usize = 256;
+
+impl RouteRow {
+    pub(crate) const fn new(
+        methods: &'static [&'static str],
+        path: PathShape,
+        kind: OperationKind,
+        family: Family,
+    ) -> RouteRow {
+        RouteRow { methods, path, kind, family }
+    }
 }
 
 /// The dialect of a request and its path without the `/anthropic` or `/openai` in front (ARCHITECTURE.md).
@@ -85,31 +105,33 @@ pub(crate) fn operation<'p>(
 ) -> Result<Operation<'p>, RouteMiss> {
     let mut known_path = false;
     for row in routes {
-        let Some(rest) = row.path.rest_of(path) else { continue };
+        let Some(id) = row.path.id_in(path) else { continue };
         known_path = true;
         if row.methods.contains(&method) {
-            return match row.operation {
-                OperationKind::CountTokens => Ok(Operation::CountTokens),
-                OperationKind::Generate => Ok(Operation::Generate),
-                OperationKind::GetModel => {
-                    percent_decoded(rest).map(Operation::GetModel).ok_or(RouteMiss { known_path: false })
-                }
-                OperationKind::ListModels => Ok(Operation::ListModels),
-                OperationKind::Root => Ok(Operation::Root),
-            };
+            return Ok(Operation { kind: row.kind, family: row.family, path, id });
         }
     }
     Err(RouteMiss { known_path })
 }
 
 impl PathShape {
-    /// What `path` has beyond this shape, if it has this shape.
-    fn rest_of<'p>(&self, path: &'p str) -> Option<&'p str> {
+    /// What `path` names, if it has this shape.
+    fn id_in<'p>(&self, path: &'p str) -> Option<Cow<'p, str>> {
         match self {
-            PathShape::Exact(exact) => (path == *exact).then_some(""),
-            PathShape::Under(stem) => path.strip_prefix(stem).filter(|it| !it.is_empty()),
+            PathShape::Exact(exact) => (path == *exact).then_some(Cow::Borrowed("")),
+            PathShape::Under(stem) => percent_decoded(path.strip_prefix(stem).filter(|it| !it.is_empty())?),
+            PathShape::Object(stem, tail) => {
+                let id = path.strip_prefix(stem)?.strip_suffix(tail)?;
+                is_id(id).then_some(Cow::Borrowed(id))
+            }
         }
     }
+}
+
+/// Ids go upstream as they are: what a provider could read as another path (dots, escapes, slashes) is none.
+fn is_id(text: &str) -> bool {
+    let plain = |it: u8| it.is_ascii_alphanumeric() || it == b'_' || it == b'-';
+    (1..=ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(plain)
 }
 
 /// `path` without `prefix` where that stands as its first segment; the root for the bare prefix.
@@ -201,6 +223,33 @@ mod tests {
         ] {
             let (dialect, left) = of_request(path, field);
             assert_eq!((dialect.name, left), (name, rest), "{path} {field}");
+        }
+    }
+
+    #[test]
+    fn ids_are_one_plain_segment() {
+        const ROUTES: &[RouteRow] = &[
+            RouteRow::new(
+                &["GET"],
+                PathShape::Object("/r/", ""),
+                OperationKind::Object,
+                Family::StoredResponses,
+            ),
+            RouteRow::new(
+                &["POST"],
+                PathShape::Object("/r/", "/cancel"),
+                OperationKind::Object,
+                Family::Batches,
+            ),
+        ];
+        let found = |method, path| operation(ROUTES, method, path).map(|it| (it.family, it.id.into_owned()));
+        assert_eq!(found("GET", "/r/resp_a-1"), Ok((Family::StoredResponses, "resp_a-1".to_owned())));
+        assert_eq!(found("POST", "/r/resp_a-1/cancel"), Ok((Family::Batches, "resp_a-1".to_owned())));
+        assert_eq!(found("POST", "/r/resp_a-1"), Err(RouteMiss { known_path: true }));
+        let long = format!("/r/{}", "a".repeat(ID_BYTES_MAX + 1));
+        for path in ["/r/", "/r/..", "/r/a/b", "/r/a%2Fb", "/r/../files/f", "/r//cancel", "/r/a.b", &long] {
+            assert_eq!(found("GET", path), Err(RouteMiss { known_path: false }), "{path}");
+            assert_eq!(found("POST", path), Err(RouteMiss { known_path: false }), "{path}");
         }
     }
 

@@ -119,8 +119,10 @@ impl Pins {
     pub const PREVIOUS_RESPONSE: Pins = Pins(1 << 3);
     /// `conversation` is given.
     pub const CONVERSATION: Pins = Pins(1 << 4);
-    /// A `file_id` string or a `file_ids` array somewhere in the text.
+    /// A `file_id` string, or a `file_ids` or `vector_store_ids` array, somewhere in the text.
     pub const FILE: Pins = Pins(1 << 5);
+    /// `background` is true: the result is fetched later.
+    pub const BACKGROUND: Pins = Pins(1 << 6);
 
     /// Whether there is any.
     pub const fn any(self) -> bool {
@@ -165,6 +167,8 @@ pub struct Skim<'a> {
     pub prefix: Option<Range<usize>>,
     /// What ties the call to one account.
     pub pins: Pins,
+    /// `store`, if it is a boolean.
+    pub store: Option<bool>,
 }
 
 /// Reads the body of a request.

@@ -80,6 +80,9 @@ pub(super) struct RawProvider {
     pub(super) keys: Field<List<RawKey>>,
     /// Model classes beside the known ones, as name patterns: models of a class share one quota.
     pub(super) classes: Field<Entries<List<String>>>,
+    /// The account at which what outlives a call is kept: stored responses, files, containers. Without it the only one;
+    /// where there are several, calls about such things are refused.
+    pub(super) state_account: Field<String>,
     /// Deadlines of this provider.
     pub(super) timeouts: Field<RawTimeouts>,
 }
@@ -148,6 +151,10 @@ pub(super) struct RawVirtualKey {
     pub(super) limits: Field<RawCallerLimits>,
     /// Patterns of the model names it may ask for. Absent is all, an empty list none.
     pub(super) models: Field<List<String>>,
+    /// What it may do: `audio`, `batches`, `chat`, `completions`, `count_tokens`, `embeddings`, `files`, `images`,
+    /// `messages`, `models`, `responses`, `stored_responses`, and `generation` for all of them but `batches`, `files`
+    /// and `stored_responses`, which is what it may do without this list.
+    pub(super) operations: Field<List<String>>,
 }
 
 /// What the holder of a virtual key may spend.

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use tidegate_core::snapshot::Reach;
+use tidegate_core::{Families, Family};
 
 use super::secrets::tests::Given;
 use super::*;
@@ -29,6 +30,7 @@ providers:
     private: true
     ca_file: /etc/ca.pem
     timeouts: { idle: 30s, total: 1h }
+    state_account: eu-1
     classes: { mine: ["claude-mine-*"], sonnet-5: ["claude-sonnet-5*"] }
     keys: [{ name: eu-1, value: "${env:EU:-sk-eu-default}" }]
 models:
@@ -38,6 +40,7 @@ virtual_keys:
     key: "${env:TEAM_CHAT}"
     limits: { rpm: 600, tpm: 200000, count_cache_reads: true }
     models: ["claude-*"]
+    operations: [generation, files]
   - { name: team-off, key: "${env:TEAM_OFF}", models: [] }
 models_only: true
 expose_routing: true
@@ -118,6 +121,9 @@ fn the_example_of_the_design_is_good() {
     assert_eq!(draft.callers[0].limits.tokens_per_minute, Some(200_000));
     assert!(draft.callers[0].limits.count_cache_reads);
     assert_eq!(draft.callers[1].models, Some(Vec::new()));
+    assert_eq!(draft.callers[0].operations, Families::GENERATION.with(Family::Files));
+    assert_eq!(draft.callers[1].operations, Families::GENERATION);
+    assert_eq!((first.state_account.as_deref(), eu.state_account.as_deref()), (None, Some("eu-1")));
     assert_eq!(draft.forward_headers, ["x-request-source"]);
     assert!(draft.models_only && draft.expose_routing && !draft.decompress);
 }
@@ -205,6 +211,7 @@ const BAD: &[(&str, &[&str])] = &[
         "providers:\n\
          \x20 anthropic: &it\n\
          \x20   keys: [{ name: a, value: \"${env:ACME_1}\" }]\n\
+         \x20   state_account: b\n\
          models:\n\
          \x20 empty: { chain: [] }\n\
          \x20 none: {}\n\
@@ -213,14 +220,15 @@ const BAD: &[(&str, &[&str])] = &[
          \x20 twice: { chain: [anthropic/x, anthropic/x] }\n\
          \x20 odd: { chain: anthropic/x }\n",
         &[
-            "5:19 error the model `empty` has no targets",
-            "6:3 error the model `none` has no targets",
-            "7:19 error `claude` names no provider",
-            "7:27 error `empty` names no provider",
-            "8:18 error there is no provider `antropic`",
-            "8:30 error `anthropic/` names no model",
-            "9:33 error `anthropic/x` stands in the chain twice",
-            "10:17 error expected a list, found text",
+            "4:20 error `anthropic` has no account `b`",
+            "6:19 error the model `empty` has no targets",
+            "7:3 error the model `none` has no targets",
+            "8:19 error `claude` names no provider",
+            "8:27 error `empty` names no provider",
+            "9:18 error there is no provider `antropic`",
+            "9:30 error `anthropic/` names no model",
+            "10:33 error `anthropic/x` stands in the chain twice",
+            "11:17 error expected a list, found text",
         ],
     ),
     (
@@ -256,7 +264,7 @@ const BAD: &[(&str, &[&str])] = &[
          \x20 - { name: x, key: \"${env:TEAM_CHAT}\" }\n\
          \x20 - { name: x, key: \"${env:TEAM_CHAT}\" }\n\
          \x20 - { name: y, key: \"${env:ACME_1}\", limits: { rpm: -1, tpm: 1.5 }, models: [\"\"] }\n\
-         \x20 - { key: \"with space\" }\n",
+         \x20 - { key: \"with space\", operations: [chat, massages, 3] }\n",
         &[
             "6:13 error two virtual keys are named `x`",
             "6:21 error `x` is the same key as `x`",
@@ -266,6 +274,8 @@ const BAD: &[(&str, &[&str])] = &[
             "7:78 error a pattern must have 1 to 256 bytes",
             "8:5 error a virtual key has no `name`",
             "8:12 error the virtual key cannot be sent in a header",
+            "8:45 error there is no operation `massages`",
+            "8:55 error expected text, found a whole number",
         ],
     ),
     (
@@ -443,6 +453,8 @@ fn the_schema_names_every_field() {
         "models",
         "chain",
         "virtual_keys",
+        "operations",
+        "state_account",
         "key",
         "tpm",
         "count_cache_reads",

@@ -41,6 +41,7 @@ fn two_providers() -> Vec<ProviderDraft> {
 fn single(count: usize) -> World {
     let mut one = provider("one", &[]);
     one.accounts = accounts(count);
+    one.state_account = Some("a0".into());
     World::new(vec![one], vec![chain("model", &[("one", "big-1")])])
 }
 
@@ -527,18 +528,17 @@ fn a_pinned_call_never_moves_after_its_first_byte() {
 }
 
 #[test]
-fn a_pinned_call_moves_while_nothing_was_sent_unless_its_account_is_given() {
-    for (affinity, expect) in [(None, 2), (Some(Affinity(1)), 1)] {
-        let mut world = single(2);
-        let mut walk = world.walk("model", affinity, PINNED);
-        let mut tries = 0;
-        while let Action::Send(exchange) = walk.poll_action(&world.snapshot, &mut world.draw, world.now) {
-            tries += 1;
-            let next = walk.handle_verdict(&world.snapshot, exchange, REFUSED_CONNECT, world.context());
-            assert_eq!(next, Next::TryAgain);
-        }
-        assert_eq!(tries, expect);
+fn a_pinned_call_goes_to_its_account_alone_even_while_nothing_was_sent() {
+    let mut world = single(2);
+    let mut walk = world.walk("model", None, PINNED);
+    let mut tries = 0;
+    while let Action::Send(exchange) = walk.poll_action(&world.snapshot, &mut world.draw, world.now) {
+        tries += 1;
+        assert_eq!(&*world.snapshot.account(exchange.account).name, "a0", "the state account");
+        let next = walk.handle_verdict(&world.snapshot, exchange, REFUSED_CONNECT, world.context());
+        assert_eq!(next, Next::TryAgain);
     }
+    assert_eq!(tries, 1);
 }
 
 #[test]

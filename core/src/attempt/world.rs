@@ -6,7 +6,7 @@ use super::{Action, CallShape, Context, Exchange, GiveUp, Next, Walk};
 use crate::choose::{Affinity, Draw};
 use crate::moment::Moment;
 use crate::quota::Need;
-use crate::route::{Ask, plan};
+use crate::route::{Ask, State, plan};
 use crate::secret::Secret;
 use crate::snapshot::{
     AccountDraft, ClassDraft, DialectId, Draft, KeyDraft, ModelDraft, OriginDraft, ProviderDraft,
@@ -38,6 +38,7 @@ pub(crate) fn provider(name: &str, accounts: &[(&str, &[&str])]) -> ProviderDraf
         },
         classes: vec![class("big", "big-*"), class("other", "*")],
         accounts: accounts.iter().map(|(name, keys)| account(name, keys)).collect(),
+        state_account: None,
         timeouts: Timeouts {
             connect: Duration::from_secs(3),
             first_byte: Duration::from_secs(20),
@@ -92,7 +93,12 @@ impl World {
     }
 
     pub(crate) fn walk(&self, model: &str, affinity: Option<Affinity>, shape: CallShape) -> Walk {
-        let ask = Ask { model, dialect: DIALECT, caller: None, operation_pinned: shape.pinned };
+        let ask = Ask {
+            model,
+            dialect: DIALECT,
+            caller: None,
+            state: if shape.pinned { State::Asked } else { State::None },
+        };
         Walk::new(plan(&self.snapshot, &ask).unwrap(), NEED, affinity, shape, self.now)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::attempt::world::{DIALECT, NEED, START, account, accounts, provider, snapshot};
 use crate::quota::{Observed, ObservedLimits};
-use crate::route::{Ask, plan};
+use crate::route::{Ask, State, plan};
 use crate::snapshot::{AccountDraft, QuotaLimits};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -17,12 +17,12 @@ fn of(accounts: Vec<AccountDraft>) -> Snapshot {
 }
 
 fn target(snapshot: &Snapshot) -> PlannedTarget {
-    let ask = Ask { model: "big-1", dialect: DIALECT, caller: None, operation_pinned: false };
+    let ask = Ask { model: "big-1", dialect: DIALECT, caller: None, state: State::None };
     plan(snapshot, &ask).unwrap().targets()[0]
 }
 
 fn wish<'a>(target: &'a PlannedTarget, tried: &'a Tried) -> Wish<'a> {
-    Wish { target, need: &NEED, affinity: None, bound: false, counted: true, tried }
+    Wish { target, need: &NEED, affinity: None, only: None, counted: true, tried }
 }
 
 /// Account, key and whether it spilled; the reservation is given back at once.
@@ -280,14 +280,18 @@ fn weight_alone_would_have_gone_elsewhere() {
 }
 
 #[test]
-fn a_bound_call_goes_to_its_account_or_nowhere() {
-    let snapshot = of(accounts(4));
-    let target = target(&snapshot);
-    let wish = Wish { affinity: Some(Affinity(42)), bound: true, ..wish(&target, &Tried::NOTHING) };
-    let home = picked(&snapshot, &wish, &mut Draw::new(0)).unwrap().0;
-    quota(&snapshot, home[1..].parse().unwrap()).rest_until(START + SOON);
-    let none = picked(&snapshot, &wish, &mut Draw::new(0)).unwrap_err();
-    assert_eq!(none, NoChoice { any_resting: true, soonest: START + SOON, ..NoChoice::NOTHING });
+fn a_call_of_one_account_goes_there_or_nowhere() {
+    for affinity in [None, Some(Affinity(42))] {
+        let snapshot = of(accounts(4));
+        let target = target(&snapshot);
+        let wish = Wish { affinity, only: Some(AccountId(2)), ..wish(&target, &Tried::NOTHING) };
+        for _ in 0..20 {
+            assert_eq!(picked(&snapshot, &wish, &mut Draw::new(0)).unwrap().0, "a2");
+        }
+        quota(&snapshot, 2).rest_until(START + SOON);
+        let none = picked(&snapshot, &wish, &mut Draw::new(0)).unwrap_err();
+        assert_eq!(none, NoChoice { any_resting: true, soonest: START + SOON, ..NoChoice::NOTHING });
+    }
 }
 
 #[test]

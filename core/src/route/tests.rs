@@ -3,6 +3,7 @@
 use super::*;
 use crate::attempt::world::{DIALECT, OTHER_DIALECT, chain, provider};
 use crate::caller::digest;
+use crate::family::Families;
 use crate::moment::Moment;
 use crate::snapshot::{CallerDraft, CallerLimits, Draft};
 
@@ -14,6 +15,7 @@ fn draft() -> Draft {
         digest: digest(name.as_bytes()),
         limits: CallerLimits::default(),
         models: models.map(|it| it.iter().map(ToString::to_string).collect()),
+        operations: Families::GENERATION,
     };
     Draft {
         providers: vec![provider("one", &[("a", &["ka"])]), foreign, provider("two", &[("b", &["kb"])])],
@@ -48,7 +50,7 @@ fn planned(snapshot: &Snapshot, ask: Ask<'_>) -> Result<Vec<String>, Fault> {
 }
 
 fn ask(model: &str) -> Ask<'_> {
-    Ask { model, dialect: DIALECT, caller: None, operation_pinned: false }
+    Ask { model, dialect: DIALECT, caller: None, state: State::None }
 }
 
 const UNKNOWN: Fault = Fault::new(FaultKind::NoSuchModel);
@@ -112,8 +114,61 @@ fn the_chain_begins_where_its_cell_says() {
     cell.lead_with(99);
     assert_eq!(planned(&snapshot, ask("fast")).unwrap(), ["one:big-1", "two:small-1", "one:small-2"]);
     cell.lead_with(2);
-    let pinned = Ask { operation_pinned: true, ..ask("fast") };
+    let pinned = Ask { state: State::Asked, ..ask("fast") };
     assert_eq!(planned(&snapshot, pinned).unwrap(), ["one:big-1"], "what it continues is there");
+}
+
+/// The account that a call is tied to, by name, and the targets left to it.
+fn tied(draft: Draft, ask: Ask<'_>) -> Result<(Option<String>, usize), FaultKind> {
+    let snapshot = build(draft);
+    let plan = plan(&snapshot, &ask).map_err(|it| it.kind)?;
+    Ok((plan.only().map(|id| snapshot.account(id).name.to_string()), plan.targets().len()))
+}
+
+/// `fast` leads to `one` and `two`, each with these accounts and this state account.
+fn with_accounts(one: (usize, Option<&str>), two: (usize, Option<&str>)) -> Draft {
+    let mut draft = draft();
+    for (at, (count, named)) in [(0, one), (2, two)] {
+        let accounts = (0..count).map(|it| crate::attempt::world::account(&format!("{at}{it}"), &["k"]));
+        draft.providers[at].accounts = accounts.collect();
+        draft.providers[at].state_account = named.map(str::to_owned);
+    }
+    draft
+}
+
+#[test]
+fn state_ties_a_call_to_the_account_that_was_named_or_is_the_only_one() {
+    let several = |named| with_accounts((2, None), (2, named));
+    let single = || with_accounts((1, None), (1, None));
+    let unknown = Err(FaultKind::StateAccountUnknown);
+    let named = Ok((Some("21".to_owned()), 1));
+    for (draft, state, expect) in [
+        (several(None), State::None, Ok((None, 3))),
+        (several(None), State::Unasked, Ok((None, 3))),
+        (several(None), State::Asked, unknown),
+        (several(Some("21")), State::None, Ok((None, 3))),
+        (several(Some("21")), State::Unasked, named.clone()),
+        (several(Some("21")), State::Asked, named),
+        (single(), State::Unasked, Ok((None, 3))),
+        (single(), State::Asked, Ok((Some("00".to_owned()), 1))),
+    ] {
+        assert_eq!(tied(draft, Ask { state, ..ask("fast") }), expect, "{state:?}");
+    }
+}
+
+#[test]
+fn what_is_kept_and_names_no_model_is_at_the_provider_that_was_named() {
+    let of = |draft: Draft, dialect| {
+        let snapshot = build(draft);
+        let plan = plan_of_state(&snapshot, dialect).map_err(|it| it.kind)?;
+        let account = plan.only().expect("an account");
+        assert_eq!(snapshot.account(account).provider, plan.targets()[0].provider);
+        Ok(snapshot.account(account).name.to_string())
+    };
+    assert_eq!(of(with_accounts((1, None), (2, Some("21"))), DIALECT), Ok("21".to_owned()));
+    assert_eq!(of(with_accounts((1, None), (2, None)), DIALECT), Ok("00".to_owned()));
+    assert_eq!(of(with_accounts((2, None), (1, None)), DIALECT), Err(FaultKind::StateAccountUnknown));
+    assert_eq!(of(draft(), crate::snapshot::DialectId(9)), Err(FaultKind::NoSuchOperation));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     Account, AccountDraft, AccountId, AddressCell, Class, Draft, Key, KeyId, Model, ModelDraft, Origin,
-    Provider, ProviderDraft, ProviderId, QuotaLimits, Route, Snapshot, Target,
+    Provider, ProviderDraft, ProviderId, QuotaLimits, Route, Snapshot, StateAccount, Target,
 };
 use crate::caller::CallerTable;
 use crate::moment::Moment;
@@ -74,12 +74,14 @@ impl Snapshot {
             accounts.push(self.add_account(id, account, &classes, account_before, &mut shared, now));
         }
         let origin = origin(&draft.origin, before);
+        let state_account = self.state_account(&accounts, draft.state_account.as_deref());
         self.providers.push(Provider {
             name: draft.name.into(),
             dialect: draft.dialect,
             origin,
             classes,
             accounts,
+            state_account,
             routes,
             timeouts: draft.timeouts,
         });
@@ -131,6 +133,15 @@ impl Snapshot {
         let cell = before.map_or_else(Default::default, |(_, it)| it.cell.clone());
         self.accounts.push(Account { name: draft.name.into(), provider, keys, weight, quotas, cell });
         id
+    }
+
+    fn state_account(&self, accounts: &[AccountId], named: Option<&str>) -> StateAccount {
+        let named = named.and_then(|name| accounts.iter().find(|id| *self.account(**id).name == *name));
+        match (named, accounts) {
+            (Some(id), _) => StateAccount::Named(*id),
+            (None, [only]) => StateAccount::Only(*only),
+            (None, _) => StateAccount::Unknown,
+        }
     }
 
     fn add_model(&mut self, draft: ModelDraft, previous: Option<&Snapshot>) {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::{DialectId, Reach, Timeouts};
+use crate::family::Families;
 use crate::secret::Secret;
 
 /// Everything a [`super::Snapshot`] is built from.
@@ -38,6 +39,8 @@ pub struct ProviderDraft {
     pub classes: Vec<ClassDraft>,
     /// Accounts with their keys, in file order.
     pub accounts: Vec<AccountDraft>,
+    /// The account, by name, at which what outlives a call is kept.
+    pub state_account: Option<String>,
     /// Deadlines.
     pub timeouts: Timeouts,
 }
@@ -132,6 +135,8 @@ pub struct CallerDraft {
     pub limits: CallerLimits,
     /// Patterns of the names it may ask for; `None` is all, an empty list none.
     pub models: Option<Vec<String>>,
+    /// What it may do.
+    pub operations: Families,
 }
 
 /// Limits of a virtual key.

@@ -5,6 +5,7 @@ use std::pin::pin;
 
 use tidegate_core::attempt::{Deadlines, Exchange};
 use tidegate_core::report::{OrganizationReport, Report};
+use tidegate_core::route::State;
 use tidegate_core::verdict::{TargetFailure, Verdict};
 use tidegate_providers::Fields;
 use tidegate_wire::head::ResponseHead;
@@ -41,7 +42,7 @@ impl Serving<'_, '_> {
         head: &mut ResponseHead,
     ) -> Result<Tried, Interrupted> {
         let mut name = Vec::new();
-        let usage_edit = self.call.dialect.body_edit(self.call.body, self.call.skim);
+        let usage_edit = self.call.dialect.body_edit(self.call.operation, self.call.body, self.call.skim);
         let takes_usage_out = usage_edit.is_some();
         let model_edit = exchange.target.name.is_spliced().then(|| {
             json::write_str(&mut name, self.model);
@@ -97,7 +98,7 @@ impl Serving<'_, '_> {
         let provider = snapshot.provider(exchange.provider);
         let transport = self.published.transports.get(exchange.provider.index()).and_then(Option::as_ref);
         // What one account keeps is never sent twice, not even into a connection that may be dead.
-        let mut reuse = !self.call.skim.pins.any();
+        let mut reuse = self.call.state != State::Asked;
         loop {
             // From now on: a kept connection that died late leaves its successor a whole deadline.
             let connect = self.worker.now() + provider.timeouts.connect;

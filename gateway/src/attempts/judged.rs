@@ -6,7 +6,7 @@ use tidegate_core::report::CallEnd;
 use tidegate_core::usage::Usage;
 use tidegate_core::verdict::TargetFailure;
 use tidegate_core::{Verdict, limits};
-use tidegate_providers::{Operation, USAGE};
+use tidegate_providers::{OperationKind, USAGE};
 use tidegate_wire::head::ResponseHead;
 use tidegate_wire::passing::PassingMember;
 
@@ -169,7 +169,7 @@ impl Serving<'_, '_> {
 
     fn complete(&mut self, exchange: Exchange, usage: Usage, estimated: bool) {
         self.record.ended(CallEnd::Complete);
-        if *self.call.operation == Operation::Generate && !estimated {
+        if self.call.operation.kind == OperationKind::Generate && !estimated {
             let provider = self.published.snapshot.provider(exchange.provider);
             let class = &provider.classes[exchange.class.index()];
             class.estimate.learn(self.call.body.len() as u64, &usage);

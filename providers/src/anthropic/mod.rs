@@ -7,15 +7,16 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use tidegate_core::Usage;
 use tidegate_core::quota::{Observed, ObservedLimits};
 use tidegate_core::snapshot::DialectId;
+use tidegate_core::{Family, Usage};
 
-use crate::dialect::{Calls, CredentialField, Dialect, IdentityFields, UpstreamPaths};
+use crate::dialect::{Calls, CredentialField, Dialect, IdentityFields};
 use crate::fields::Fields;
 use crate::forwarding::ForwardRules;
 use crate::judge::Rules;
-use crate::path::{OperationKind, PathShape, RouteRow};
+use crate::path::PathShape::{Exact, Under};
+use crate::path::{OperationKind, RouteRow};
 use crate::reading;
 
 /// The Messages API.
@@ -29,11 +30,8 @@ pub static DIALECT: Dialect = Dialect {
     classes: classes::CLASSES,
     path_prefix: "/anthropic",
     own_paths: &["/v1/messages", "/v1/complete"],
-    upstream: UpstreamPaths {
-        generate: "/v1/messages",
-        count_tokens: "/v1/messages/count_tokens",
-        list_models: "/v1/models",
-    },
+    version_segment: "",
+    keeps_unasked: &[],
     // Works for API keys of every kind; the bearer form is for tokens of other sorts too.
     credential: CredentialField { name: "x-api-key", prefix: "" },
     version: Some(("anthropic-version", "2023-06-01")),
@@ -54,7 +52,7 @@ pub static DIALECT: Dialect = Dialect {
         observed_limits,
         stream_event: stream::event,
         usage,
-        body_edit: |_, _| None,
+        body_edit: |_, _, _| None,
         write_error: answers::write_error,
         error_event_opening: "event: error\ndata: ",
         caller_limit_fields: answers::caller_limit_fields,
@@ -64,28 +62,17 @@ pub static DIALECT: Dialect = Dialect {
 };
 
 const ROUTES: &[RouteRow] = &[
-    RouteRow {
-        methods: &["POST"],
-        path: PathShape::Exact("/v1/messages"),
-        operation: OperationKind::Generate,
-    },
-    RouteRow {
-        methods: &["POST"],
-        path: PathShape::Exact("/v1/messages/count_tokens"),
-        operation: OperationKind::CountTokens,
-    },
-    RouteRow {
-        methods: &["GET"],
-        path: PathShape::Exact("/v1/models"),
-        operation: OperationKind::ListModels,
-    },
-    RouteRow { methods: &["GET"], path: PathShape::Under("/v1/models/"), operation: OperationKind::GetModel },
-    RouteRow { methods: &["GET", "HEAD"], path: PathShape::Exact("/"), operation: OperationKind::Root },
-    RouteRow {
-        methods: &["GET", "HEAD"],
-        path: PathShape::Exact("/api/hello"),
-        operation: OperationKind::Root,
-    },
+    RouteRow::new(&["POST"], Exact("/v1/messages"), OperationKind::Generate, Family::Messages),
+    RouteRow::new(
+        &["POST"],
+        Exact("/v1/messages/count_tokens"),
+        OperationKind::CountTokens,
+        Family::CountTokens,
+    ),
+    RouteRow::new(&["GET"], Exact("/v1/models"), OperationKind::ListModels, Family::Models),
+    RouteRow::new(&["GET"], Under("/v1/models/"), OperationKind::GetModel, Family::Models),
+    RouteRow::new(&["GET", "HEAD"], Exact("/"), OperationKind::Root, Family::Models),
+    RouteRow::new(&["GET", "HEAD"], Exact("/api/hello"), OperationKind::Root, Family::Models),
 ];
 
 /// Error types and codes of the API reference.

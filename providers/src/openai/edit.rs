@@ -1,13 +1,22 @@
-//! How a stream's usage is asked for: without `include_usage` a stream says nothing of what it used
-//! (the API reference), so the gateway sets it and takes the extra chunk out again.
+//! How a stream's usage is asked for: without `include_usage` a stream of completions says nothing of what it used
+//! (the API reference), so the gateway sets it and takes the extra chunk out again. Other streams say it by themselves.
 
+use tidegate_core::Family;
 use tidegate_wire::skim::Skim;
 use tidegate_wire::splice::Edit;
 
+use crate::path::Operation;
 use crate::reading::holds_something;
 
-/// The change that asks for usage; `None` where no stream is asked for or the caller asks itself.
-pub(super) fn usage_request(body: &[u8], skim: &Skim<'_>) -> Option<Edit<'static>> {
+/// The change that asks for usage; `None` where it comes by itself or the caller asks.
+pub(super) fn usage_request(
+    operation: &Operation<'_>,
+    body: &[u8],
+    skim: &Skim<'_>,
+) -> Option<Edit<'static>> {
+    if !matches!(operation.family, Family::Chat | Family::Completions) {
+        return None;
+    }
     if skim.stream != Some(true) || skim.include_usage == Some(true) {
         return None;
     }
@@ -40,11 +49,13 @@ mod tests {
     use tidegate_wire::skim::{SkimLimits, skim};
     use tidegate_wire::splice::splice_into;
 
+    use super::super::DIALECT;
     use super::*;
 
     fn edited(body: &str) -> Option<String> {
         let skim = skim(body.as_bytes(), SkimLimits { depth_max: 128 }).expect("a body that can be routed");
-        let edit = usage_request(body.as_bytes(), &skim)?;
+        let operation = DIALECT.operation("POST", "/v1/chat/completions").expect("an operation");
+        let edit = usage_request(&operation, body.as_bytes(), &skim)?;
         let mut out = Vec::new();
         splice_into(body.as_bytes(), &[edit], &mut out);
         Some(String::from_utf8(out).expect("UTF-8"))

@@ -11,15 +11,16 @@ mod tests;
 
 use std::time::Duration;
 
-use tidegate_core::Usage;
 use tidegate_core::quota::{Observed, ObservedLimits};
 use tidegate_core::snapshot::DialectId;
+use tidegate_core::{Family, Usage};
 
-use crate::dialect::{Calls, CredentialField, Dialect, IdentityFields, UpstreamPaths};
+use crate::dialect::{Calls, CredentialField, Dialect, IdentityFields};
 use crate::fields::Fields;
 use crate::forwarding::ForwardRules;
 use crate::judge::Rules;
-use crate::path::{OperationKind, PathShape, RouteRow};
+use crate::path::PathShape::{Exact, Under};
+use crate::path::{OperationKind, RouteRow};
 use crate::reading;
 use crate::waits;
 
@@ -42,8 +43,14 @@ pub static DIALECT: Dialect = Dialect {
         "/embeddings",
         "/v1/responses",
         "/responses",
+        "/v1/images",
+        "/images",
+        "/v1/audio",
+        "/audio",
     ],
-    upstream: UpstreamPaths { generate: "/chat/completions", count_tokens: "", list_models: "/models" },
+    version_segment: "/v1",
+    // `store` is true unless given (the API reference).
+    keeps_unasked: &["/responses"],
     credential: CredentialField { name: "authorization", prefix: "Bearer " },
     version: None,
     probe: ("GET", "/models"),
@@ -70,31 +77,11 @@ pub static DIALECT: Dialect = Dialect {
 };
 
 const ROUTES: &[RouteRow] = &[
-    RouteRow {
-        methods: &["POST"],
-        path: PathShape::Exact("/v1/chat/completions"),
-        operation: OperationKind::Generate,
-    },
-    // Clients whose base URL lacks the version.
-    RouteRow {
-        methods: &["POST"],
-        path: PathShape::Exact("/chat/completions"),
-        operation: OperationKind::Generate,
-    },
-    RouteRow {
-        methods: &["GET"],
-        path: PathShape::Exact("/v1/models"),
-        operation: OperationKind::ListModels,
-    },
-    RouteRow { methods: &["GET"], path: PathShape::Exact("/models"), operation: OperationKind::ListModels },
-    RouteRow { methods: &["GET"], path: PathShape::Under("/v1/models/"), operation: OperationKind::GetModel },
-    RouteRow { methods: &["GET"], path: PathShape::Under("/models/"), operation: OperationKind::GetModel },
-    RouteRow { methods: &["GET", "HEAD"], path: PathShape::Exact("/"), operation: OperationKind::Root },
-    RouteRow {
-        methods: &["GET", "HEAD"],
-        path: PathShape::Exact("/api/hello"),
-        operation: OperationKind::Root,
-    },
+    RouteRow::new(&["POST"], Exact("/chat/completions"), OperationKind::Generate, Family::Chat),
+    RouteRow::new(&["GET"], Exact("/models"), OperationKind::ListModels, Family::Models),
+    RouteRow::new(&["GET"], Under("/models/"), OperationKind::GetModel, Family::Models),
+    RouteRow::new(&["GET", "HEAD"], Exact("/"), OperationKind::Root, Family::Models),
+    RouteRow::new(&["GET", "HEAD"], Exact("/api/hello"), OperationKind::Root, Family::Models),
 ];
 
 /// Error types and codes of the API reference; wordings of compatible servers by their documentation.

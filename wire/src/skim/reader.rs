@@ -16,7 +16,7 @@ impl KeyWatch for FileWatch<'_> {
         // The kind of value tells a reference from a tool's parameter that is named so.
         let refers = match first {
             b'"' => key_is(key, "file_id"),
-            b'[' => key_is(key, "file_ids"),
+            b'[' => key_is(key, "file_ids") || key_is(key, "vector_store_ids"),
             _ => false,
         };
         if refers {
@@ -100,12 +100,13 @@ impl<'a> Reader<'a> {
             Wanted::Tools => self.tools = self.given()?,
             Wanted::System | Wanted::Instructions => self.system = self.given()?.or(self.system.take()),
             Wanted::Messages | Wanted::Input => self.take_messages()?,
-            Wanted::Store if self.scanner.peek() == Some(b't') => self.pin(Pins::STORE)?,
+            Wanted::Store => self.take_store()?,
+            Wanted::Background if self.scanner.peek() == Some(b't') => self.pin(Pins::BACKGROUND)?,
             Wanted::Container => self.pin(Pins::CONTAINER)?,
             Wanted::Thread => self.pin(Pins::THREAD)?,
             Wanted::PreviousResponseId => self.pin(Pins::PREVIOUS_RESPONSE)?,
             Wanted::Conversation => self.pin(Pins::CONVERSATION)?,
-            Wanted::Store | Wanted::UserId | Wanted::IncludeUsage => {
+            Wanted::Background | Wanted::UserId | Wanted::IncludeUsage => {
                 self.any_value(1)?;
             }
         }
@@ -201,6 +202,16 @@ impl<'a> Reader<'a> {
         while self.scanner.next_element(&mut first)? {
             let element = self.any_value(2)?;
             self.first_message.get_or_insert(element);
+        }
+        Ok(())
+    }
+
+    /// Of another type it says nothing here: what becomes of it is for the provider to say.
+    fn take_store(&mut self) -> Result<(), SkimError> {
+        let span = self.any_value(1)?;
+        self.skim.store = json::as_bool(self.scanner.slice(&span));
+        if self.skim.store == Some(true) {
+            self.skim.pins.add(Pins::STORE);
         }
         Ok(())
     }

@@ -190,18 +190,20 @@ fn calls_with_state_at_an_account_are_pinned() {
     assert_eq!(pins(r#"{"store":true}"#), Pins::STORE);
     assert_eq!(pins(r#"{"previous_response_id":"r"}"#), Pins::PREVIOUS_RESPONSE);
     assert_eq!(pins(r#"{"conversation":"c"}"#), Pins::CONVERSATION);
+    assert_eq!(pins(r#"{"background":true}"#), Pins::BACKGROUND);
     for text in [
         r#"{"messages":[{"content":[{"source":{"type":"file","file_id":"f"}}]}]}"#,
         r#"{"messages":[1,{"file_\u0069d":"f"}]}"#,
         r#"{"file_id":"f"}"#,
         r#"{"metadata":{"file_id":"f"}}"#,
         r#"{"tools":[{"container":{"file_ids":["f"]}}]}"#,
+        r#"{"tools":[{"type":"file_search","vector_store_ids":["v"]}]}"#,
     ] {
         assert_eq!(pins(text), Pins::FILE, "{text}");
     }
     for text in [
         r#"{"container":null,"thread":null,"store":false,"previous_response_id":null,"conversation":null}"#,
-        r#"{"store":null,"a":{"file_id":null}}"#,
+        r#"{"store":null,"background":false,"a":{"file_id":null,"vector_store_ids":null}}"#,
         r#"{"tools":[{"input_schema":{"properties":{"file_id":{"type":"string"}},"required":["file_id"]}}]}"#,
         r#"{"messages":[{"container":"c","content":"file_id"}]}"#,
     ] {
@@ -329,7 +331,8 @@ fn agrees_with_tree(text: &[u8], skim: &Skim<'_>) -> Result<(), TestCaseError> {
         skim.include_usage,
         object.get("stream_options").and_then(|o| o.get("include_usage")).and_then(Value::as_bool)
     );
-    prop_assert_eq!(skim.pins.contains(Pins::STORE), object.get("store") == Some(&Value::Bool(true)));
+    prop_assert_eq!(skim.store, object.get("store").and_then(Value::as_bool));
+    prop_assert_eq!(skim.pins.contains(Pins::STORE), skim.store == Some(true));
     prop_assert_eq!(
         skim.pins.contains(Pins::CONTAINER),
         object.get("container").is_some_and(|value| !value.is_null())

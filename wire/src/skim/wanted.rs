@@ -25,6 +25,7 @@ pub(super) enum Wanted {
     Container,
     Thread,
     Store,
+    Background,
     PreviousResponseId,
     Conversation,
     /// Inside of `metadata`.
@@ -52,6 +53,7 @@ impl Wanted {
             Wanted::Container => "container",
             Wanted::Thread => "thread",
             Wanted::Store => "store",
+            Wanted::Background => "background",
             Wanted::PreviousResponseId => "previous_response_id",
             Wanted::Conversation => "conversation",
             Wanted::UserId => "user_id",
@@ -86,6 +88,7 @@ impl Wanted {
             b"container" => Wanted::Container,
             b"thread" => Wanted::Thread,
             b"store" => Wanted::Store,
+            b"background" => Wanted::Background,
             b"previous_response_id" => Wanted::PreviousResponseId,
             b"conversation" => Wanted::Conversation,
             _ => return None,
@@ -111,7 +114,7 @@ fn decode_short<'b>(raw: &[u8], room: &'b mut [u8; NAME_BYTES_MAX]) -> Option<&'
 pub(super) mod tests {
     use super::*;
 
-    pub(in super::super) const TOP: [Wanted; 18] = [
+    pub(in super::super) const TOP: [Wanted; 19] = [
         Wanted::Model,
         Wanted::Stream,
         Wanted::MaxTokens,
@@ -128,6 +131,7 @@ pub(super) mod tests {
         Wanted::Container,
         Wanted::Thread,
         Wanted::Store,
+        Wanted::Background,
         Wanted::PreviousResponseId,
         Wanted::Conversation,
     ];

@@ -5,11 +5,16 @@ use std::collections::{HashMap, HashSet};
 use tidegate_core::caller::digest;
 use tidegate_core::limits::{VIRTUAL_KEY_CHARS_MIN, VIRTUAL_KEYS_MAX};
 use tidegate_core::snapshot::{CallerDraft, ProviderDraft};
+use tidegate_core::{Families, Family};
 
 use super::Check;
 use crate::config::complaint::Spot;
 use crate::config::field::Field;
 use crate::config::raw::{RawConfig, RawVirtualKey};
+use crate::config::suggest;
+
+/// Stands for all that a virtual key may do without a list.
+const GENERATION: &str = "generation";
 
 impl Check<'_> {
     /// Checks all virtual keys.
@@ -46,6 +51,7 @@ impl Check<'_> {
     fn caller(&self, raw: &RawVirtualKey, spot: Spot) -> Option<(CallerDraft, Spot, Spot)> {
         let name = self.name(&raw.name, "a virtual key", spot);
         let limits = self.caller_limits(&raw.limits);
+        let operations = self.operations(&raw.operations);
         let models = raw.models.value().map(|it| it.iter().filter_map(|it| self.pattern(it)).collect());
         if raw.key.is_absent() {
             let hint = "for example `key: \"${env:NAME}\"`".to_owned();
@@ -57,6 +63,28 @@ impl Check<'_> {
             let message = format!("the virtual key is shorter than {VIRTUAL_KEY_CHARS_MIN} characters");
             self.notes.warning(key_at, message, "use a long random one".to_owned());
         }
-        Some((CallerDraft { name, digest: digest(key.as_bytes()), limits, models }, name_at, key_at))
+        let digest = digest(key.as_bytes());
+        Some((CallerDraft { name, digest, limits, models, operations }, name_at, key_at))
+    }
+
+    fn operations(&self, field: &Field<Vec<Field<String>>>) -> Families {
+        let Some((listed, _)) = field.given() else { return Families::GENERATION };
+        let mut operations = Families::NONE;
+        for (name, spot) in listed.iter().filter_map(Field::given) {
+            operations = match (name.as_str(), Family::named(name)) {
+                (GENERATION, _) => operations.and(Families::GENERATION),
+                (_, Some(family)) => operations.with(family),
+                (_, None) => {
+                    let known = Family::ALL.iter().map(|it| it.name()).chain([GENERATION]);
+                    self.notes.error(
+                        spot,
+                        format!("there is no operation `{name}`"),
+                        suggest::hint(name, known),
+                    );
+                    operations
+                }
+            };
+        }
+        operations
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tidegate_core::limits::{CLASSES_MAX, PROVIDERS_MAX};
-use tidegate_core::snapshot::{ClassDraft, OriginDraft, ProviderDraft, Reach, Timeouts};
+use tidegate_core::snapshot::{AccountDraft, ClassDraft, OriginDraft, ProviderDraft, Reach, Timeouts};
 use tidegate_providers::Dialect;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -52,9 +52,21 @@ impl Check<'_> {
             dialect: dialect.map_or(tidegate_core::snapshot::DialectId(0), |it| it.id),
             origin: self.origin(raw, dialect),
             classes,
+            state_account: self.state_account(name, raw, &accounts),
             accounts,
             timeouts: self.timeouts(&raw.timeouts, base),
         }
+    }
+
+    fn state_account(&self, provider: &str, raw: &RawProvider, accounts: &[AccountDraft]) -> Option<String> {
+        let (named, spot) = raw.state_account.given()?;
+        let names = || accounts.iter().map(|it| it.name.as_str());
+        if !names().any(|it| it == named) {
+            let hint = suggest::hint(named, names());
+            self.notes.error(spot, format!("`{provider}` has no account `{named}`"), hint);
+            return None;
+        }
+        Some(named.clone())
     }
 
     fn dialect(&self, name: &str, spot: Spot, raw: &RawProvider) -> Option<&'static Dialect> {

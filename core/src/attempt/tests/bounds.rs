@@ -70,6 +70,7 @@ proptest! {
         let providers = names.iter().map(|name| {
             let mut provider = provider(name, &[]);
             provider.accounts = accounts(PLAN_ACCOUNTS_MAX + 2);
+            provider.state_account = Some("a0".into());
             provider
         });
         let mut world = World::new(providers.collect(), vec![]);
@@ -161,7 +162,7 @@ fn the_bound_is_reached_and_not_passed() {
         target: &target,
         need: &NEED,
         affinity: None,
-        bound: false,
+        only: None,
         counted: true,
         tried: &Tried::NOTHING,
     };
@@ -169,6 +170,11 @@ fn the_bound_is_reached_and_not_passed() {
 }
 
 fn planned(world: &World) -> PlannedTarget {
-    let ask = crate::route::Ask { model: "big-1", dialect: DIALECT, caller: None, operation_pinned: false };
+    let ask = crate::route::Ask {
+        model: "big-1",
+        dialect: DIALECT,
+        caller: None,
+        state: crate::route::State::None,
+    };
     crate::route::plan(&world.snapshot, &ask).unwrap().targets()[0]
 }
