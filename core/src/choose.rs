@@ -344,7 +344,7 @@ impl Search<'_> {
     }
 
     fn pair_rests(&self, key: &Key) -> bool {
-        key.pairs[self.wish.target.class.index()].resting(self.now).is_some()
+        key.pairs[self.wish.target.route.index()].resting(self.now).is_some()
     }
 
     fn is_usable(&self, id: KeyId) -> bool {

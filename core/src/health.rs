@@ -1,4 +1,4 @@
-//! What is known of the health of routes, keys, (key, class) pairs and accounts, and the budget of retries. Each is
+//! What is known of the health of routes, keys, (key, model) pairs and accounts, and the budget of retries. Each is
 //! a cell of one or two atomic words, fed by the worker that learns a fact. Nothing here chooses, retries or reads
 //! a clock; `attempt` feeds it, `choose` reads it, the control plane settles what a suspect key is.
 //!

@@ -235,7 +235,7 @@ pub struct Key {
     pub secret: Secret,
     /// Whether it is suspect or out.
     pub cell: Arc<KeyCell>,
-    /// (key, model class) pairs that rest, in class order.
+    /// (key, model) pairs that rest, one for each route of the provider, in route order.
     pub pairs: Vec<Arc<PairCell>>,
 }
 

@@ -223,12 +223,13 @@ fn may_have_used_quota(verdict: Verdict, was_sent: bool) -> bool {
 
 /// Keys that were refused for the model, until it is known what the refusals say.
 ///
-/// A caller can ask for a model that nobody has; if each refusal put its (key, model class) to rest, one caller
-/// could take a class away from all others. So a pair rests only when another try of the same call begins well:
-/// at the same target, or anywhere if the operator named the model.
+/// A caller can ask for a model that nobody has; if each refusal put its pair to rest, one caller could take away from
+/// all others what shares the pair: models that the configuration does not name share the one of their class. So a pair
+/// rests only when another try of the same call begins well: at the same target, or anywhere if the operator named
+/// the model.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Refusals {
-    items: [(KeyId, u8, Option<ClassId>); PLAN_ACCOUNTS_MAX],
+    items: [(KeyId, u8, Option<RouteId>); PLAN_ACCOUNTS_MAX],
     configured: bool,
     len: u8,
 }
@@ -241,17 +242,17 @@ impl Refusals {
     pub(super) fn add(&mut self, key: KeyId, position: u8, target: &PlannedTarget) {
         self.configured = target.name.is_configured();
         if let Some(place) = self.items.get_mut(self.len as usize) {
-            *place = (key, position, Some(target.class));
+            *place = (key, position, Some(target.route));
             self.len += 1;
         }
     }
 
     fn confirm(&self, snapshot: &Snapshot, position: u8, now: Moment) {
-        for &(key, at, class) in &self.items[..self.len as usize] {
-            if let Some(class) = class
+        for &(key, at, route) in &self.items[..self.len as usize] {
+            if let Some(route) = route
                 && (at == position || self.configured)
             {
-                snapshot.key(key).pairs[class.index()].rest_until(now + PAIR_REST);
+                snapshot.key(key).pairs[route.index()].rest_until(now + PAIR_REST);
             }
         }
     }

@@ -75,7 +75,7 @@ impl KeyCell {
     }
 }
 
-/// When the rest of one (key, model class) pair ends, in nanoseconds; written by `fetch_max` alone.
+/// When the rest of one (key, model) pair ends, in nanoseconds; written by `fetch_max` alone.
 #[derive(Debug, Default)]
 pub struct PairCell(AtomicU64);
 

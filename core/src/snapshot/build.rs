@@ -8,6 +8,7 @@ use super::{
     Provider, ProviderDraft, ProviderId, QuotaLimits, Route, Snapshot, StateAccount, Target,
 };
 use crate::caller::CallerTable;
+use crate::health::PairCell;
 use crate::moment::Moment;
 use crate::quota::QuotaCell;
 
@@ -71,7 +72,7 @@ impl Snapshot {
                 let same = |id: &&AccountId| *snapshot.account(**id).name == *account.name;
                 provider.accounts.iter().find(same).map(|id| (snapshot, snapshot.account(*id)))
             });
-            accounts.push(self.add_account(id, account, &classes, account_before, &mut shared, now));
+            accounts.push(self.add_account(id, account, &routes, account_before, &mut shared, now));
         }
         let origin = origin(&draft.origin, before);
         let state_account = self.state_account(&accounts, draft.state_account.as_deref());
@@ -91,7 +92,7 @@ impl Snapshot {
         &mut self,
         provider: ProviderId,
         draft: AccountDraft,
-        classes: &[Class],
+        routes: &[Route],
         before: Option<(&Snapshot, &Account)>,
         shared: &mut HashMap<u64, Vec<Arc<QuotaCell>>>,
         now: Moment,
@@ -124,9 +125,7 @@ impl Snapshot {
                 account: id,
                 weight: key.weight,
                 cell: same_secret.map_or_else(Default::default, |it| it.cell.clone()),
-                pairs: (0..classes.len())
-                    .map(|at| same_secret.and_then(|it| it.pairs.get(at).cloned()).unwrap_or_default())
-                    .collect(),
+                pairs: pairs(routes, before.map(|it| it.0).zip(same_secret)),
                 secret: key.secret,
             });
         }
@@ -225,6 +224,17 @@ fn quotas(draft: &AccountDraft, before: Option<&Account>, now: Moment) -> Vec<Ar
             None => Arc::new(QuotaCell::new(limits, now)),
         })
         .collect()
+}
+
+/// One pair for each route; a route that was there before keeps its pair with the same credential.
+fn pairs(routes: &[Route], before: Option<(&Snapshot, &Key)>) -> Vec<Arc<PairCell>> {
+    let kept = |route: &Route| {
+        let (snapshot, key) = before?;
+        let routes = &snapshot.provider(snapshot.account(key.account).provider).routes;
+        let at = routes.iter().position(|it| it.of_class == route.of_class && it.name == route.name)?;
+        key.pairs.get(at).cloned()
+    };
+    routes.iter().map(|route| kept(route).unwrap_or_default()).collect()
 }
 
 fn routes(draft: &ProviderDraft, models: &[ModelDraft], before: Option<&Provider>) -> Vec<Route> {
