@@ -107,6 +107,8 @@ pub(crate) enum ReplyFraming {
     Length(u64),
     /// HTTP/1.0 without a known length: the close is the end.
     UntilClose,
+    /// The status itself says that there is no body, and no length may be stated (RFC 9110, 8.6).
+    NoBody,
 }
 
 /// What the gateway says in every reply.
@@ -224,7 +226,7 @@ fn finish(mut writer: ResponseWriter<'_>, framing: ReplyFraming, keep_alive: boo
         // The writer refuses only a second framing, and this is the first.
         ReplyFraming::Chunked => drop(writer.chunked()),
         ReplyFraming::Length(bytes) => drop(writer.content_length(bytes)),
-        ReplyFraming::UntilClose => {}
+        ReplyFraming::UntilClose | ReplyFraming::NoBody => {}
     }
     if !keep_alive {
         let _ = writer.field("connection", b"close");

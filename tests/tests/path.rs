@@ -429,4 +429,17 @@ both_drivers! {
         assert!(upstream.heard()[0].text() == body.replacen("front", "claude-sonnet-5-5", 1), "5 MB are changed");
         wait_for("body memory is given back", Duration::from_secs(2), || gateway.plane().body_bytes() == 0);
     }
+
+    /// A status without a body has none here either, and no length is stated for it; the connection goes on.
+    fn replies_without_a_body(driver) {
+        let upstream = Upstream::start(|_| vec![Step::Send(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec())]);
+        let gateway = Gateway::start(driver, 1, &yaml(&upstream));
+        let mut client = Client::connect(gateway.address());
+        for _ in 0..2 {
+            client.send(messages(&protocol::request("claude-sonnet-5-5")));
+            let head = client.try_head().expect("a head");
+            assert_eq!((head.status, head.field("content-length")), (204, None));
+            assert_eq!(head.field("transfer-encoding"), None);
+        }
+    }
 }

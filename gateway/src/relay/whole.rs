@@ -59,6 +59,7 @@ pub(crate) async fn send_whole(
     rest: Option<Rest<'_>>,
 ) -> Result<Result<(), ReplyFailure>, Interrupted> {
     let framing = match (&rest, head.framing()) {
+        (None, tidegate_wire::head::Framing::None) => ReplyFraming::NoBody,
         (None, _) => ReplyFraming::Length(held.len() as u64),
         (Some(_), tidegate_wire::head::Framing::Length(bytes)) => ReplyFraming::Length(bytes),
         (Some(_), _) => line.open_framing(),
