@@ -1,9 +1,12 @@
 //! The path of one call over real sockets: what goes upstream, what comes back, and how each refusal leaves the line.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use tidegate_tests::client::{self, Client, MESSAGES_FIELDS, call, fields, joined, messages, request};
+use tidegate_tests::gateway::Setup;
 use tidegate_tests::messages::{self as protocol, VIRTUAL_KEY};
 use tidegate_tests::time::wait_for;
 use tidegate_tests::upstream::{self, Step, Upstream, chunk, last_chunk, paced, stream_head, whole};
@@ -380,6 +383,29 @@ both_drivers! {
         drop(streaming);
         wait_for("the upstream is left", Duration::from_secs(2), || upstream.left() == 2);
         wait_for("the slots are free", Duration::from_secs(2), || gateway.plane().connections() == 0);
+    }
+
+    /// Who closes after the last event has everything, however late the framing ends upstream.
+    fn callers_who_leave_at_the_end(driver) {
+        let upstream = Upstream::start(|_| {
+            let mut steps = vec![stream_head()];
+            steps.extend(protocol::stream("text").iter().map(|it| chunk(it)));
+            steps.extend([Step::Pause(Duration::from_secs(3)), last_chunk()]);
+            steps
+        });
+        let yaml = format!("admin: {{ listen: \"127.0.0.1:0\" }}\n{}", yaml(&upstream));
+        let gateway = Setup::with_control(driver).start(&yaml);
+        let mut caller = TcpStream::connect(gateway.address()).expect("a connection");
+        caller.write_all(&messages(&protocol::stream_request("front"))).expect("a request");
+        let (mut seen, mut bytes) = (Vec::new(), [0; 4096]);
+        while !String::from_utf8_lossy(&seen).contains("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n") {
+            let count = caller.read(&mut bytes).expect("events");
+            assert!(count > 0, "closed before the end");
+            seen.extend_from_slice(&bytes[..count]);
+        }
+        drop(caller);
+        wait_for("the call is over", Duration::from_secs(2), || gateway.control().totals().calls == 1);
+        assert_eq!(gateway.control().totals().callers_gone, 0);
     }
 
     /// Connections to the upstream are used again, and a kept one that died unseen costs no call.

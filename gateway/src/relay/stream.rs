@@ -32,7 +32,15 @@ pub(crate) async fn relay_stream(
     tap: &mut Tap,
 ) -> Result<StreamEnd, Interrupted> {
     loop {
-        let mut next = line.hold(serving.record, reply.next(|data| tap.feed(data))).await?;
+        let held = line.hold(serving.record, reply.next(|data| tap.feed(data))).await;
+        if matches!(held, Err(Interrupted::CallerGone))
+            && tap.ended()
+            && line.committed() == Committed::Content
+        {
+            // It has all there is; only the end of the framing was still to come.
+            return Ok(StreamEnd::Complete);
+        }
+        let mut next = held?;
         // What has arrived already goes along in the same send; nothing is waited for with an event in hand.
         while matches!(next, Ok(Data::Some)) && !tap.is_full() {
             match reply.try_next(|data| tap.feed(data)).transpose() {
