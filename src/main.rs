@@ -3,7 +3,10 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod completions;
 mod demo;
+mod healthcheck;
+mod man;
 mod process;
 mod schema;
 mod serve;
@@ -11,7 +14,7 @@ mod serve;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -28,8 +31,14 @@ struct Cli {
 enum Command {
     /// Check a configuration file: every mistake at once, with its place and a hint.
     Check(check::CheckArguments),
+    /// Print completions of this command line for a shell.
+    Completions(completions::CompletionsArguments),
     /// Show what the gateway does, against mock providers in this process: no keys, no file, no network.
     Demo(demo::DemoArguments),
+    /// Ask a running gateway whether it is ready.
+    Healthcheck(healthcheck::HealthcheckArguments),
+    /// Print the manual page.
+    Man,
     /// Print the JSON Schema of the configuration file, for editors.
     Schema,
     /// Run the gateway. Without a file it takes keys from the providers' usual environment variables.
@@ -39,7 +48,10 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Check(arguments) => check::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments, Cli::command()),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Healthcheck(arguments) => healthcheck::run(&arguments),
+        Command::Man => man::run(Cli::command()),
         Command::Schema => schema::run(),
         Command::Serve(arguments) => serve::run(&arguments),
     }

@@ -4,6 +4,7 @@
 //! complaints, all of them at once. Nothing outside of this module sees a raw value. It never publishes anything:
 //! that is the configuration actor's.
 
+mod admin;
 mod check;
 mod complaint;
 mod duration;
@@ -35,6 +36,7 @@ use reader::Reader;
 use secrets::{Host, Surroundings};
 use tree::{Node, Shape};
 
+pub use admin::admin_address;
 pub use complaint::{Complaint, Complaints, Place, Severity};
 
 /// Bytes of a configuration file: 100,000 virtual keys with generous lines.
@@ -118,9 +120,8 @@ impl Checked {
 /// Reads and checks a file.
 pub fn check_file(path: &Path) -> Result<Checked, Complaints> {
     let name = path.display().to_string();
-    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let text = read(path).map_err(|error| Complaints::of(format!("cannot read {name}: {error}")))?;
-    check(&name, &text, &Host::new(folder))
+    check(&name, &text, &Host::new(folder_of(path)))
 }
 
 /// Checks a text; `name` stands where a file's would. Relative paths in it begin at the current folder.
@@ -140,6 +141,11 @@ pub fn schema() -> String {
     serde_json::to_string_pretty(&schema).unwrap_or_default()
 }
 
+/// Where relative paths in a file begin.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 fn read(path: &Path) -> Result<String, String> {
     use std::io::Read as _;
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
@@ -153,11 +159,19 @@ fn read(path: &Path) -> Result<String, String> {
 
 fn check(name: &str, text: &str, surroundings: &dyn Surroundings) -> Result<Checked, Complaints> {
     let notes = Notes::new(name);
+    match read_raw(&notes, text) {
+        Ok((raw, masked)) => finish(notes, &raw, surroundings, masked, digest(text.as_bytes())),
+        Err(masked) => Err(Complaints::new(notes.into_list(), masked)),
+    }
+}
+
+/// The file as it is written, and its text for snippets; that alone where it is no YAML. Mistakes are noted.
+fn read_raw(notes: &Notes, text: &str) -> Result<(RawConfig, Arc<str>), Arc<str>> {
     let tree = match tree::parse(text) {
         Ok(tree) => tree,
         Err((spot, message)) => {
             notes.error(spot, format!("not acceptable YAML: {message}"), None);
-            return Err(Complaints::new(notes.into_list(), mask_lines(text).into()));
+            return Err(mask_lines(text).into());
         }
     };
     let masked: Arc<str> = mask(text, &tree).into();
@@ -165,14 +179,14 @@ fn check(name: &str, text: &str, surroundings: &dyn Surroundings) -> Result<Chec
         // An empty file is a configuration without anything; the check says what is missing.
         Shape::Null => RawConfig::default(),
         _ => {
-            let reader = Reader { node: &tree, notes: &notes };
+            let reader = Reader { node: &tree, notes };
             RawConfig::deserialize(reader).unwrap_or_else(|mismatch| {
                 reader.note(mismatch);
                 RawConfig::default()
             })
         }
     };
-    finish(notes, &raw, surroundings, masked, digest(text.as_bytes()))
+    Ok((raw, masked))
 }
 
 fn from_environment(surroundings: &dyn Surroundings) -> Result<Checked, Complaints> {

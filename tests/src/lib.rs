@@ -8,6 +8,7 @@
 pub mod client;
 pub mod gateway;
 pub mod messages;
+pub mod program;
 pub mod provider;
 pub mod sdk;
 pub mod time;

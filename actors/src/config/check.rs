@@ -24,7 +24,7 @@ use super::{AdminSettings, IoSetting, Settings};
 /// Where callers are served unless the file says otherwise.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4000);
 /// Where operators and probes are served unless the file says otherwise.
-const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4001);
+pub(super) const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4001);
 /// More workers than any host has processors are a slip of the hand.
 const WORKERS_MAX: u64 = 1_024;
 /// Bytes of a name that the operator chooses.
@@ -55,8 +55,8 @@ const NEVER_FORWARDED: [&str; 18] = [
 
 /// What a section's check needs beside its raw values.
 pub(super) struct Check<'a> {
-    notes: &'a Notes,
-    surroundings: &'a dyn Surroundings,
+    pub(super) notes: &'a Notes,
+    pub(super) surroundings: &'a dyn Surroundings,
 }
 
 /// Checks the whole file. Without settings, or with errors noted, the result must not be used.
@@ -118,7 +118,8 @@ impl Check<'_> {
         Some(Secret::new(token))
     }
 
-    fn address(&self, field: &Field<String>, default: SocketAddr) -> Option<(SocketAddr, Spot)> {
+    /// The address that a field gives, and its place; the default where the field is absent.
+    pub(super) fn address(&self, field: &Field<String>, default: SocketAddr) -> Option<(SocketAddr, Spot)> {
         if field.is_absent() {
             return Some((default, Spot::default()));
         }
