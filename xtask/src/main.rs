@@ -10,6 +10,7 @@ mod licences;
 mod list;
 mod loom;
 mod metadata;
+mod package;
 mod process;
 mod progress;
 mod sdk;
@@ -24,10 +25,11 @@ use metadata::Workspace;
 use progress::{Board, say};
 
 /// The commands, with what each does. `tidy` holds the documents against this table.
-pub(crate) const COMMANDS: [(&str, &str); 6] = [
+pub(crate) const COMMANDS: [(&str, &str); 7] = [
     ("ci", "everything a change must pass: format, lints, tidy, licences, edges, tests, loom, documentation"),
     ("licences", "licences, bans, duplicate versions and the number of locked packages"),
     ("loom", "the model checks of the atomics"),
+    ("package", "the Debian package, with cargo-deb"),
     ("sdk", "install the pinned provider SDKs (Python and Node) that the black-box tests use"),
     ("test", "build once, then every test; --quick leaves out the black-box tests, the doc tests and loom"),
     ("tidy", "the house rules that can be read off the source text"),
@@ -59,6 +61,7 @@ fn run(arguments: &[String]) -> Result<bool, String> {
         "ci" => ci::steps(&mut board, &workspace),
         "licences" => licences::step(&mut board, &workspace),
         "loom" => loom::step(&mut board, &workspace),
+        "package" => package::steps(&mut board, &workspace),
         "sdk" => sdk::step(&mut board, &workspace),
         "test" => test::steps(&mut board, &workspace, quick),
         _ => tidy::step(&mut board, &workspace),
