@@ -8,9 +8,11 @@
 pub mod client;
 pub mod gateway;
 pub mod messages;
+pub mod page;
 pub mod program;
 pub mod provider;
 pub mod sdk;
+pub mod shell;
 pub mod time;
 pub mod upstream;
 
