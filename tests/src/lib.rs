@@ -11,6 +11,7 @@ pub mod messages;
 pub mod page;
 pub mod program;
 pub mod provider;
+pub mod say;
 pub mod sdk;
 pub mod shell;
 pub mod time;
@@ -18,6 +19,7 @@ pub mod upstream;
 
 pub use client::{Client, Reply};
 pub use gateway::{Gateway, Setup};
+pub use say::say;
 pub use tidegate_gateway::IoChoice;
 pub use upstream::{Heard, Step, Upstream};
 

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tidegate_tests::client::{self, call, messages, request};
 use tidegate_tests::messages as protocol;
 use tidegate_tests::program::{self, Program, confined, free_address, wait_until_open};
+use tidegate_tests::say;
 use tidegate_tests::time::wait_for;
 use tidegate_tests::upstream::Upstream;
 
@@ -207,7 +208,7 @@ fn the_containers_profile_allows_io_uring_and_refuses_what_is_not_in_it() {
 #[test]
 fn the_units_filter_lets_io_uring_serve() {
     let Some(allowed) = allowed_by_unit() else {
-        eprintln!("skipped: systemd is not there to say what its groups of system calls hold");
+        say("skipped: systemd is not there to say what its groups of system calls hold");
         return;
     };
     for name in ["mount", "ptrace", "bpf", "reboot", "init_module", "chown", "setuid"] {

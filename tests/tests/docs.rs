@@ -13,6 +13,7 @@ use tidegate_loadtest::mock::{Mock, MockConfig, MockHandle, OrganizationConfig};
 use tidegate_tests::IoChoice;
 use tidegate_tests::page::{self, Step, is_promised};
 use tidegate_tests::program::{self, free_address};
+use tidegate_tests::say;
 use tidegate_tests::sdk::program as built;
 use tidegate_tests::shell::Shell;
 use tidegate_tests::time::{now, pause_ms};
@@ -112,7 +113,7 @@ fn type_page(name: &str) -> (usize, usize) {
             }
         }
     }
-    println!("{name}: {ran} commands ran, {only_read} were only read");
+    say(&format!("docs/{name}: {ran} commands ran, {only_read} were only read"));
     (ran, only_read)
 }
 
@@ -210,7 +211,7 @@ fn every_page_with_commands_has_its_test_and_the_readme_leads_to_it() {
         Step::File { .. } => None,
     });
     let (only_read, ran): (Vec<bool>, Vec<bool>) = commands.partition(|it| *it);
-    println!("all pages: {} commands run, {} are only read", ran.len(), only_read.len());
+    say(&format!("all pages: {} commands run, {} are only read", ran.len(), only_read.len()));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tidegate_tests::program;
+use tidegate_tests::say;
 use tidegate_tests::sdk;
 use tidegate_tests::time::variable;
 
@@ -58,7 +59,7 @@ fn is_there(tool: &str) -> bool {
     let there =
         Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !there {
-        eprintln!("skipped: what needs `{tool}`, which is not there");
+        say(&format!("skipped: what needs `{tool}`, which is not there"));
     }
     there
 }
