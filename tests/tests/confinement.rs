@@ -19,6 +19,8 @@ use tidegate_tests::time::wait_for;
 use tidegate_tests::upstream::Upstream;
 
 const IO_URING: [&str; 3] = ["io_uring_setup", "io_uring_enter", "io_uring_register"];
+/// More kinds of sockets than any kernel has.
+const FAMILIES_MAX: i32 = 64;
 
 fn packaging() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging")
@@ -205,6 +207,32 @@ fn the_containers_profile_allows_io_uring_and_refuses_what_is_not_in_it() {
     assert!(!change_owner(&filters(&profile, &[])), "under the profile");
 }
 
+/// The unit's other bounds that are filters as well: kinds of sockets, and memory that is written and then executed.
+fn further_bounds_of_unit() -> Vec<Value> {
+    let unit = std::fs::read_to_string(packaging().join("tidegate.service")).expect("a file");
+    let value = |name: &str| unit.lines().find_map(|it| it.strip_prefix(name)).expect("a line of the unit");
+    assert_eq!(value("MemoryDenyWriteExecute="), "yes");
+    let argument = |index: u8, op: Value, value: i32| json!([{ "index": index, "type": "dword", "op": op, "val": value }]);
+    let both = libc::PROT_WRITE | libc::PROT_EXEC;
+    let mut refused = vec![
+        json!({ "syscall": "mmap", "args": argument(2, json!({ "masked_eq": both }), both) }),
+        json!({ "syscall": "mprotect", "args": argument(2, json!({ "masked_eq": libc::PROT_EXEC }), libc::PROT_EXEC) }),
+    ];
+    let families: Vec<i32> = value("RestrictAddressFamilies=")
+        .split(' ')
+        .map(|it| match it {
+            "AF_INET" => libc::AF_INET,
+            "AF_INET6" => libc::AF_INET6,
+            "AF_NETLINK" => libc::AF_NETLINK,
+            "AF_UNIX" => libc::AF_UNIX,
+            other => panic!("{other} is new here"),
+        })
+        .collect();
+    let others = (0..FAMILIES_MAX).filter(|it| !families.contains(it));
+    refused.extend(others.map(|it| json!({ "syscall": "socket", "args": argument(0, json!("eq"), it) })));
+    refused
+}
+
 #[test]
 fn the_units_filter_lets_io_uring_serve() {
     let Some(allowed) = allowed_by_unit() else {
@@ -215,5 +243,6 @@ fn the_units_filter_lets_io_uring_serve() {
         assert!(!allowed.contains(name), "{name} must not be allowed");
     }
     let rules = allowed.iter().map(|it| json!({ "syscall": it })).collect();
-    assert_eq!(live(&[filter(rules, true, libc::EPERM)], processors()), "io_uring");
+    let filters = [filter(further_bounds_of_unit(), false, libc::EPERM), filter(rules, true, libc::EPERM)];
+    assert_eq!(live(&filters, processors()), "io_uring");
 }
