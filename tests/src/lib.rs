@@ -5,11 +5,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cage;
 pub mod client;
 pub mod gateway;
 pub mod messages;
 pub mod page;
-pub mod program;
 pub mod provider;
 pub mod say;
 pub mod sdk;

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use seccompiler::{BpfProgram, TargetArch, compile_from_json};
 use serde_json::{Value, json};
+use tidegate_tests::cage::{self, Program, confined, free_address, wait_until_open};
 use tidegate_tests::client::{self, call, messages, request};
 use tidegate_tests::messages as protocol;
-use tidegate_tests::program::{self, Program, confined, free_address, wait_until_open};
 use tidegate_tests::say;
 use tidegate_tests::time::wait_for;
 use tidegate_tests::upstream::Upstream;
@@ -143,9 +143,9 @@ fn live(filters: &[BpfProgram], workers: usize) -> String {
         !upstream.heard_of("second").is_empty()
     });
     let name = file.display().to_string();
-    let health = program::run(&["healthcheck", "-c", &name], filters);
+    let health = cage::run(&["healthcheck", "-c", &name], filters);
     assert!(health.status.success(), "{health:?}");
-    let checked = program::run(&["check", "-c", &name], filters);
+    let checked = cage::run(&["check", "-c", &name], filters);
     assert!(checked.status.success(), "{checked:?}");
     serves(data);
     program.signal("TERM");

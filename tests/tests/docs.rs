@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use tidegate_loadtest::mock::{Mock, MockConfig, MockHandle, OrganizationConfig};
 use tidegate_tests::IoChoice;
+use tidegate_tests::cage::{self, free_address};
 use tidegate_tests::page::{self, Step, is_promised};
-use tidegate_tests::program::{self, free_address};
 use tidegate_tests::say;
 use tidegate_tests::sdk::program as built;
 use tidegate_tests::shell::Shell;
@@ -162,7 +162,7 @@ fn read_only(page: &str, command: &page::Command) {
     if subcommand.starts_with('-') || *subcommand == "." {
         return;
     }
-    let help = program::run(&[subcommand, "--help"], &[]);
+    let help = cage::run(&[subcommand, "--help"], &[]);
     assert!(help.status.success(), "{at}\n`{subcommand}` is no command");
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
     for option in rest.iter().filter(|it| it.starts_with('-')) {

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use tempfile::TempDir;
+use tidegate_tests::cage::{Program, free_address, wait_until_open};
 use tidegate_tests::client::{self, call, joined, messages, request};
 use tidegate_tests::messages as protocol;
-use tidegate_tests::program::{Program, free_address, wait_until_open};
 use tidegate_tests::time::wait_for;
 use tidegate_tests::upstream::Upstream;
 

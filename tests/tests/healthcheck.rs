@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use tidegate_tests::cage::{self, Program, free_address, wait_until_open};
 use tidegate_tests::messages as protocol;
-use tidegate_tests::program::{self, Program, free_address, wait_until_open};
 use tidegate_tests::time::wait_for;
 use tidegate_tests::upstream::{Step, Upstream, chunk, stream_head};
 use tidegate_tests::{IoChoice, both_drivers};
@@ -23,7 +23,7 @@ fn write(file: &Path, driver: IoChoice, (data, admin): (SocketAddr, SocketAddr),
 
 /// The exit code and what was said.
 fn healthcheck(arguments: &[&str]) -> (Option<i32>, String) {
-    let output = program::run(&[&["healthcheck"], arguments].concat(), &[]);
+    let output = cage::run(&[&["healthcheck"], arguments].concat(), &[]);
     let said = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8_lossy(&said).trim_end().to_owned())
 }

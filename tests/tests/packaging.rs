@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use tidegate_tests::program;
+use tidegate_tests::cage;
 use tidegate_tests::say;
 use tidegate_tests::sdk;
 use tidegate_tests::time::variable;
@@ -24,7 +24,7 @@ fn read(path: &str) -> String {
 /// What the program prints.
 #[track_caller]
 fn printed(arguments: &[&str]) -> String {
-    let output = program::run(arguments, &[]);
+    let output = cage::run(arguments, &[]);
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     String::from_utf8(output.stdout).expect("text")
 }

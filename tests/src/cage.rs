@@ -1,4 +1,4 @@
-//! The real program as a process of its own, if need be under a filter of system calls, and free ports for it.
+//! The real program as a process of its own under filters of system calls, or none, and free ports for it.
 
 use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
