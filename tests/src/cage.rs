@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use seccompiler::BpfProgram;
@@ -13,6 +14,9 @@ use crate::time::wait_for;
 
 /// How long the program may take to listen.
 const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// Ports below those that connections are given.
+const PORTS: std::ops::Range<u16> = 18_000..32_000;
 
 /// A running program; dropping it kills it.
 pub struct Program(pub Child);
@@ -67,10 +71,19 @@ pub fn confined<T: Send + 'static>(
     thread.join().expect("the thread with the filters").expect("the program starts")
 }
 
-/// A loopback address whose port is free now.
+/// A loopback address whose port is free: one that the kernel gives to nobody who asks for any port, and that no other
+/// call of this process returned.
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("an address")
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Tests of one run are processes with numbers near each other: their rows of ports begin far apart.
+    let first = std::process::id().wrapping_mul(97);
+    loop {
+        let nth = first.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + (nth % u32::from(PORTS.end - PORTS.start)) as u16;
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            return listener.local_addr().expect("an address");
+        }
+    }
 }
 
 /// Waits until all of `addresses` take connections.

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use tidegate_tests::cage::{self, Program, free_address, wait_until_open};
+use tidegate_tests::client::messages;
 use tidegate_tests::messages as protocol;
 use tidegate_tests::time::wait_for;
 use tidegate_tests::upstream::{Step, Upstream, chunk, stream_head};
-use tidegate_tests::{IoChoice, both_drivers};
+use tidegate_tests::{Client, IoChoice, both_drivers};
 
 fn write(file: &Path, driver: IoChoice, (data, admin): (SocketAddr, SocketAddr), key: &str, url: &str) {
     let io = if driver == IoChoice::Epoll { "epoll" } else { "io_uring" };
@@ -45,6 +46,7 @@ both_drivers! {
         let named = file.display().to_string();
         let name = if driver == IoChoice::Epoll { "epoll" } else { "io_uring" };
         let ready = (Some(0), format!("ready: {name}, 1 of 1 workers, revision 1"));
+        wait_for("it is ready", Duration::from_secs(20), || healthcheck(&["-c", &named]).0 == Some(0));
         assert_eq!(healthcheck(&["-c", &named]), ready);
         assert_eq!(healthcheck(&["--admin", &admin.to_string()]), ready);
         // What runs is healthy, whatever became of the file since.
@@ -55,10 +57,9 @@ both_drivers! {
         assert_eq!(code, Some(1));
         assert!(said.contains("is not the admin port"), "{said}");
         // A stream that goes on keeps it draining.
-        let stream = std::thread::spawn(move || {
-            tidegate_tests::client::stream(data, &protocol::stream_request("claude-sonnet-5-5"))
-        });
-        wait_for("the stream began", Duration::from_secs(10), || !upstream.heard().is_empty());
+        let mut client = Client::connect(data);
+        client.send(messages(&protocol::stream_request("claude-sonnet-5-5")));
+        let head = client.try_head().expect("a head");
         program.signal("TERM");
         wait_for("it drains", Duration::from_secs(10), || {
             healthcheck(&["-c", &named]) == (Some(1), "not ready: draining".into())
@@ -67,7 +68,7 @@ both_drivers! {
         let (code, said) = healthcheck(&["-c", &named]);
         assert_eq!(code, Some(1));
         assert!(said.contains("does not answer"), "{said}");
-        assert!(stream.join().expect("a client").2.is_err(), "the stream was cut with the program");
+        assert!(client.events(&head).1.is_err(), "the stream was cut with the program");
     }
 }
 

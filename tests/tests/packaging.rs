@@ -145,15 +145,21 @@ fn the_example_configuration_is_accepted_as_it_is_and_with_all_its_options() {
         .replace("/etc/ssl/certs/ca-certificates.crt", "roots.pem");
     for (text, expect) in [
         (example.as_str(), "ok: 1 providers, 1 keys, 1 models, 0 virtual keys"),
-        (&switched_on, "ok: 3 providers, 5 keys, 1 models, 1 virtual keys"),
+        (&switched_on, "ok: 3 providers, 5 keys, 1 models, 2 virtual keys"),
     ] {
         let file = folder.path().join("tidegate.yaml");
         std::fs::write(&file, text).expect("a file");
         let mut command = Command::new(sdk::program("tidegate"));
         command.arg("check").arg("-c").arg(&file).env_clear();
-        for name in
-            ["ANTHROPIC_API_KEY", "OPENAI_API_KEY", "ADMIN_TOKEN", "THIRD_KEY", "INSIDE_KEY", "TEAM_CHAT"]
-        {
+        for name in [
+            "ANTHROPIC_API_KEY",
+            "OPENAI_API_KEY",
+            "ADMIN_TOKEN",
+            "THIRD_KEY",
+            "INSIDE_KEY",
+            "TEAM_CHAT",
+            "TEAM_BATCH",
+        ] {
             command.env(name, format!("{name}-{long}"));
         }
         let output = command.output().expect("the program runs");
