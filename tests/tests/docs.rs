@@ -99,6 +99,7 @@ fn type_page(name: &str) -> (usize, usize) {
             Step::File { name: file, text } => {
                 // Written anew in one step, as editors do.
                 let path = shell.folder().join(file);
+                std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
                 let beside = path.with_extension("new~");
                 std::fs::write(&beside, places.typed(&text)).expect("a file");
                 std::fs::rename(beside, path).expect("a file");
