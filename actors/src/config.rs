@@ -9,6 +9,7 @@ mod check;
 mod complaint;
 mod duration;
 mod field;
+mod logs;
 mod raw;
 mod reader;
 mod secrets;
@@ -38,6 +39,7 @@ use tree::{Node, Shape};
 
 pub use admin::admin_address;
 pub use complaint::{Complaint, Complaints, Place, Severity};
+pub use logs::{AccessSink, LogFormat, LogLevel, LogSettings};
 
 /// Bytes of a configuration file: 100,000 virtual keys with generous lines.
 const FILE_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -49,6 +51,8 @@ pub struct Checked {
     pub draft: Draft,
     /// What needs a restart to change.
     pub settings: Settings,
+    /// What is logged and where to.
+    pub logs: LogSettings,
     /// What works, but hardly as meant.
     pub warnings: Vec<Complaint>,
     /// For snippets; secrets in it are masked.
@@ -224,9 +228,9 @@ fn finish(
     text: Arc<str>,
     digest: [u8; 32],
 ) -> Result<Checked, Complaints> {
-    let (draft, settings) = check::check(raw, &notes, surroundings);
+    let (draft, logs, settings) = check::check(raw, &notes, surroundings);
     match settings.filter(|_| !notes.failed()) {
-        Some(settings) => Ok(Checked { draft, settings, warnings: notes.into_list(), text, digest }),
+        Some(settings) => Ok(Checked { draft, settings, logs, warnings: notes.into_list(), text, digest }),
         None => Err(Complaints::new(notes.into_list(), text)),
     }
 }

@@ -11,7 +11,6 @@ use prometheus_client::metrics::histogram::Histogram;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tidegate_core::report::{AttemptReport, CallEnd, CallReport, Report};
 use tidegate_core::snapshot::{AccountId, CallerId, ClassId, ProviderId, RouteId};
-use tidegate_core::verdict::TargetFailure;
 use tidegate_core::{Usage, Verdict};
 
 use crate::board::Board;
@@ -169,7 +168,7 @@ impl Recorder {
             account: report.account,
             class: report.class,
             route: report.route,
-            verdict: code(report.verdict),
+            verdict: report.verdict.code(),
         };
         if self.attempts.len() >= CACHED_MAX {
             self.attempts.clear();
@@ -201,7 +200,7 @@ impl CallSeries {
         let streamed = if key.streamed { "true" } else { "false" };
         let kinds = ["input", "cache_write", "cache_read", "output"];
         CallSeries {
-            calls: metrics.calls.of([caller, provider, class, &status, end_code(key.end)]),
+            calls: metrics.calls.of([caller, provider, class, &status, key.end.code()]),
             duration: metrics.durations.of([provider, class, streamed]),
             first_content: metrics.first_contents.of([provider, class]),
             tokens: placed.map(|_| kinds.map(|kind| metrics.tokens.of([provider, account, class, kind]))),
@@ -240,35 +239,5 @@ fn count_tokens(counters: &[Counter; 4], usage: &Usage) {
         if let Some(tokens) = part {
             counter.inc_by(tokens);
         }
-    }
-}
-
-/// A stable name for what came back.
-fn code(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::AccountSpent => "account_spent",
-        Verdict::CallerFault => "caller_fault",
-        Verdict::KeyModelRefused { .. } => "key_model_refused",
-        Verdict::KeyRefused => "key_refused",
-        Verdict::QuotaLimited { .. } => "quota_limited",
-        Verdict::QuotaRamp { .. } => "quota_ramp",
-        Verdict::Redirected => "redirected",
-        Verdict::RouteOverloaded { .. } => "route_overloaded",
-        Verdict::Success => "success",
-        Verdict::TargetFailed(TargetFailure::Connect) => "failed_connect",
-        Verdict::TargetFailed(TargetFailure::Cut) => "failed_cut",
-        Verdict::TargetFailed(TargetFailure::Silence) => "failed_silence",
-        Verdict::TargetFailed(TargetFailure::Status(_)) => "failed_status",
-        Verdict::TargetFailed(TargetFailure::Tls) => "failed_tls",
-    }
-}
-
-/// A stable name for how a call ended.
-fn end_code(end: CallEnd) -> &'static str {
-    match end {
-        CallEnd::CallerGone => "caller_gone",
-        CallEnd::Complete => "complete",
-        CallEnd::Fault(kind) => kind.code(),
-        CallEnd::UpstreamError => "upstream_error",
     }
 }

@@ -34,8 +34,8 @@ mod tests;
 
 pub use board::{ConfigOrigin, WorkerFacts};
 pub use config::{
-    AdminSettings, Checked, Complaint, Complaints, IoSetting, Place, Settings, Severity, admin_address,
-    check_file, check_text, schema, without_file,
+    AccessSink, AdminSettings, Checked, Complaint, Complaints, IoSetting, LogFormat, LogLevel, LogSettings,
+    Place, Settings, Severity, admin_address, check_file, check_text, schema, without_file,
 };
 pub use initial::{curl_examples, initial_snapshot};
 pub use reach::{Ground, allows, ground};

@@ -85,6 +85,14 @@ pub const PREFIX_BYTES_MIN: usize = 4_096;
 
 /// Reports a worker may have waiting for the control plane.
 pub const REPORTS_MAX: usize = 16_384;
+/// Entries of the access log a worker may have waiting for the control plane.
+pub const ACCESS_ENTRIES_MAX: usize = 2_048;
+/// Tries of a call that an entry names one by one.
+pub const ACCESS_TRIES_MAX: usize = 8;
+/// Bytes that an entry keeps of a path or a model name.
+pub const ACCESS_TEXT_BYTES_MAX: usize = 128;
+/// Bytes that an entry keeps of a method.
+pub const ACCESS_METHOD_BYTES_MAX: usize = 16;
 /// How often the control plane drains them.
 pub const REPORT_DRAIN_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -188,6 +196,7 @@ const _: () = assert!(HEAD_BYTES_MAX <= u16::MAX as usize, "fields are u16 range
 const _: () = assert!(HEAD_BYTES_MAX + RECV_BUFFER_BYTES <= EVENTS_HELD_BYTES_MAX * 2);
 const _: () = assert!(BODY_BYTES_MAX.is_multiple_of(BODY_STEP_BYTES));
 const _: () = assert!(MODEL_NAME_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(ACCESS_TRIES_MAX >= 2, "the first try and the last");
 const _: () = assert!(PROVIDERS_MAX <= u16::MAX as usize);
 const _: () = assert!(KEYS_MAX <= u16::MAX as usize);
 const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < IDLE_TIMEOUT.as_secs());

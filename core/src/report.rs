@@ -57,6 +57,18 @@ pub enum CallEnd {
     UpstreamError,
 }
 
+impl CallEnd {
+    /// A stable machine-readable name, for logs and metrics.
+    pub const fn code(self) -> &'static str {
+        match self {
+            CallEnd::CallerGone => "caller_gone",
+            CallEnd::Complete => "complete",
+            CallEnd::Fault(kind) => kind.code(),
+            CallEnd::UpstreamError => "upstream_error",
+        }
+    }
+}
+
 /// One call, from its parsed head to its last byte.
 #[derive(Clone, Copy, Debug)]
 pub struct CallReport {

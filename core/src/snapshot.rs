@@ -73,6 +73,8 @@ pub struct Snapshot {
     pub models_only: bool,
     /// Answers may name provider and account.
     pub expose_routing: bool,
+    /// Calls leave an entry for the access log.
+    pub access_log: bool,
     /// Coded request bodies are accepted and decoded.
     pub decompress: bool,
     /// Further request header names, lower case, that go upstream.

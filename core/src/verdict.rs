@@ -54,3 +54,25 @@ pub enum TargetFailure {
     /// The certificate or handshake was not acceptable.
     Tls,
 }
+
+impl Verdict {
+    /// A stable machine-readable name, for logs and metrics.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Verdict::AccountSpent => "account_spent",
+            Verdict::CallerFault => "caller_fault",
+            Verdict::KeyModelRefused { .. } => "key_model_refused",
+            Verdict::KeyRefused => "key_refused",
+            Verdict::QuotaLimited { .. } => "quota_limited",
+            Verdict::QuotaRamp { .. } => "quota_ramp",
+            Verdict::Redirected => "redirected",
+            Verdict::RouteOverloaded { .. } => "route_overloaded",
+            Verdict::Success => "success",
+            Verdict::TargetFailed(TargetFailure::Connect) => "failed_connect",
+            Verdict::TargetFailed(TargetFailure::Cut) => "failed_cut",
+            Verdict::TargetFailed(TargetFailure::Silence) => "failed_silence",
+            Verdict::TargetFailed(TargetFailure::Status(_)) => "failed_status",
+            Verdict::TargetFailed(TargetFailure::Tls) => "failed_tls",
+        }
+    }
+}

@@ -77,12 +77,13 @@ pub(crate) async fn refuse_head(
 async fn in_band(
     line: &mut Line<'_>,
     dialect: &'static Dialect,
-    record: &Record,
+    record: &mut Record,
     fault: Fault,
     message: &str,
 ) -> Result<(), Interrupted> {
     let mut event = Vec::with_capacity(256);
     dialect.write_stream_error(&mut event, &fault, message, record.id.as_str());
+    record.in_band = true;
     line.commit_content();
     line.keep_alive = false;
     line.send_events(b"", &event, true).await
@@ -92,7 +93,7 @@ async fn in_band(
 pub(crate) async fn pass_on_in_band(
     line: &mut Line<'_>,
     dialect: &'static Dialect,
-    record: &Record,
+    record: &mut Record,
     body: &[u8],
 ) -> Result<(), Interrupted> {
     let mut event = Vec::with_capacity(body.len() + 64);
@@ -100,6 +101,7 @@ pub(crate) async fn pass_on_in_band(
         let fault = Fault::new(FaultKind::UpstreamFailed);
         dialect.write_stream_error(&mut event, &fault, &message(fault.kind, None), record.id.as_str());
     }
+    record.in_band = true;
     line.commit_content();
     line.keep_alive = false;
     line.send_events(b"", &event, true).await

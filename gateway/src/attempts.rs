@@ -4,6 +4,9 @@
 mod exchange;
 mod judged;
 
+use std::time::Duration;
+
+use tidegate_core::access::Try;
 use tidegate_core::admission::Permit;
 use tidegate_core::attempt::{Action, Context, Exchange, GiveUp, Next, Walk};
 use tidegate_core::caller::Caller;
@@ -104,6 +107,9 @@ impl<'a, 'r> Serving<'a, 'r> {
     /// Carries the walk out to its end.
     pub(crate) async fn run(mut self, line: &mut Line<'_>, mut walk: Walk) -> Result<(), Stop> {
         let walked = self.walk(line, &mut walk).await;
+        if let Some((_, ended)) = &mut self.record.upstream {
+            *ended = Some(self.worker.now());
+        }
         self.record.spilled = walk.spilled();
         self.record.usage_estimated = self.permit.is_estimated() || self.record.usage_estimated;
         if self.used {
@@ -133,7 +139,8 @@ impl<'a, 'r> Serving<'a, 'r> {
             self.used = used_before || (self.used && may_have_worked(failed.verdict));
             self.permit.forget_usage();
             self.record.usage = Usage::default();
-            self.report_attempt(&failed.exchange, failed.verdict, failed.status);
+            let report = self.attempt_report(&failed.exchange, failed.verdict, failed.status);
+            self.report_attempt(report);
             let context = self.context();
             match walk.handle_verdict(snapshot, failed.exchange, failed.verdict, context) {
                 Next::Answer => return self.pass_on(line, failed.stored).await,
@@ -153,10 +160,25 @@ impl<'a, 'r> Serving<'a, 'r> {
         self.record.attempts = attempts;
         self.record.provider = Some(exchange.provider);
         self.record.account = Some((exchange.account, exchange.class));
+        self.record.upstream.get_or_insert((exchange.started, None));
+        self.record.tries.begin(Try {
+            provider: exchange.provider,
+            account: exchange.account,
+            key: exchange.key,
+            name: exchange.target.name,
+            verdict: None,
+            status: 0,
+            elapsed: Duration::ZERO,
+        });
     }
 
-    fn report_attempt(&self, exchange: &Exchange, verdict: Verdict, status: u16) {
-        self.worker.report(Report::Attempt(AttemptReport {
+    fn report_attempt(&mut self, report: AttemptReport) {
+        self.record.tries.judge(&report);
+        self.worker.report(Report::Attempt(report));
+    }
+
+    fn attempt_report(&self, exchange: &Exchange, verdict: Verdict, status: u16) -> AttemptReport {
+        AttemptReport {
             revision: self.published.snapshot.revision,
             provider: exchange.provider,
             account: exchange.account,
@@ -167,7 +189,7 @@ impl<'a, 'r> Serving<'a, 'r> {
             status,
             number: exchange.number,
             elapsed: self.worker.now().since(exchange.started),
-        }));
+        }
     }
 
     async fn give_up(

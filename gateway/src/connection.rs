@@ -2,6 +2,7 @@
 //! connection is kept, when it idles too long, and how what is left of a refused request is taken off the line.
 
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -23,6 +24,8 @@ const HEAD_LIMITS: HeadLimits =
 /// What a connection owns for the requests it carries, one at a time.
 pub(crate) struct Slot {
     pub(crate) conn: Conn,
+    /// The other end, as it was when the connection began.
+    pub(crate) client: Option<SocketAddr>,
     pub(crate) source: Source,
     pub(crate) head: RequestHead,
     pub(crate) body: Vec<u8>,
@@ -76,6 +79,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, slot_number: u32, conn: Conn) {
     })
     .await;
     let mut slot = Slot {
+        client: conn.peer_addr(),
         conn,
         source: Source::default(),
         head: RequestHead::default(),
@@ -113,6 +117,7 @@ enum Incoming {
 async fn read_head(worker: &Worker, slot: &mut Slot) -> Incoming {
     let mut deadline = worker.now() + limits::CLIENT_IDLE_TIMEOUT;
     let mut begun = false;
+    slot.source.restart_count();
     loop {
         if !slot.source.is_empty() {
             match slot.head.parse(slot.source.bytes(), &HEAD_LIMITS) {

@@ -15,6 +15,7 @@ pub(crate) struct Source {
     chunk_at: usize,
     carry: Vec<u8>,
     carry_at: usize,
+    consumed_bytes: u64,
 }
 
 impl Source {
@@ -31,8 +32,19 @@ impl Source {
         self.bytes().is_empty()
     }
 
+    /// Counts consumed bytes from zero: another request begins.
+    pub(crate) fn restart_count(&mut self) {
+        self.consumed_bytes = 0;
+    }
+
+    /// Bytes consumed since the request began.
+    pub(crate) fn consumed_bytes(&self) -> u64 {
+        self.consumed_bytes
+    }
+
     /// Gives up the first `count` bytes. A spent chunk goes back to the ring at once.
     pub(crate) fn consume(&mut self, count: usize) {
+        self.consumed_bytes += count as u64;
         if self.carry_at < self.carry.len() {
             self.carry_at = (self.carry_at + count).min(self.carry.len());
             if self.carry_at == self.carry.len() {

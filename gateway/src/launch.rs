@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use socket2::{Domain, Protocol, Socket, Type};
+use tidegate_core::access::Entry;
 use tidegate_core::{Moment, Report, Snapshot, limits};
 use tidegate_ring::{IoChoice, Selection};
 
@@ -37,6 +38,8 @@ pub struct Launched {
     pub listen: SocketAddr,
     /// One ring of reports for each worker; taken by the control plane.
     pub reports: Vec<rtrb::Consumer<Report>>,
+    /// One ring of entries for the access log for each worker; taken by the control plane.
+    pub entries: Vec<rtrb::Consumer<Entry>>,
     threads: Vec<JoinHandle<io::Result<()>>>,
 }
 
@@ -88,14 +91,17 @@ pub fn launch(launch: &Launch, snapshot: Arc<Snapshot>) -> Result<Launched, Laun
     };
     let plane = Plane::new(options, snapshot).map_err(LaunchError::Refused)?;
     let mut reports = Vec::with_capacity(workers);
+    let mut entries = Vec::with_capacity(workers);
     let mut threads = Vec::with_capacity(workers);
     for (index, listener) in listeners.into_iter().enumerate() {
-        let (producer, consumer) = rtrb::RingBuffer::new(limits::REPORTS_MAX);
+        let (report, consumer) = rtrb::RingBuffer::new(limits::REPORTS_MAX);
         reports.push(consumer);
-        let setup = WorkerSetup { plane: plane.clone(), index, listener, reports: producer };
+        let (entry, consumer) = rtrb::RingBuffer::new(limits::ACCESS_ENTRIES_MAX);
+        entries.push(consumer);
+        let setup = WorkerSetup { plane: plane.clone(), index, listener, reports: report, entries: entry };
         threads.push(worker::start(setup).map_err(LaunchError::Thread)?);
     }
-    Ok(Launched { plane, selection, listen, reports, threads })
+    Ok(Launched { plane, selection, listen, reports, entries, threads })
 }
 
 /// One listener for each worker on the same address; the kernel spreads connections over them.

@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
+use tidegate_core::access::Excerpt;
 use tidegate_core::admission::{Admit, CallerGate, Permit};
 use tidegate_core::attempt::{CallShape, Walk};
 use tidegate_core::caller::Caller;
@@ -12,7 +13,7 @@ use tidegate_core::choose::Affinity;
 use tidegate_core::fault::{Fault, FaultKind};
 use tidegate_core::limits;
 use tidegate_core::quota::Need;
-use tidegate_core::report::{CallEnd, Report};
+use tidegate_core::report::CallEnd;
 use tidegate_core::route::{Ask, Plan, State, plan as plan_targets, plan_of_state};
 use tidegate_core::usage::Estimate;
 use tidegate_providers::{Dialect, Operation, OperationKind, presented_credentials};
@@ -26,8 +27,8 @@ use crate::connection::{After, Buffers, Slot, drain_body};
 use crate::heads::{CallerLimits, RequestFields};
 use crate::inbound::Source;
 use crate::plane::Published;
-use crate::record::Record;
-use crate::relay::{Interrupted, Line};
+use crate::record::{OpenRecord, Record};
+use crate::relay::{Interrupted, Line, Sent};
 use crate::worker::Worker;
 use crate::{answer, body, listing};
 
@@ -67,31 +68,35 @@ struct Incoming<'s> {
 /// Serves the request whose head is in `slot`.
 pub(crate) async fn serve(worker: &Worker, slot: &mut Slot) -> After {
     let published = worker.published();
-    let mut record = Record::new(worker.now());
-    let Slot { conn, source, head, body, buffers } = slot;
+    let Slot { conn, client, source, head, body, buffers } = slot;
+    let head: &RequestHead = head;
     let (dialect, path) = tidegate_providers::of_request(head.path(), has_version_field(head));
-    let mut line = Line::new(worker, conn, head);
+    let sent = Sent::default();
+    let mut open = OpenRecord::begin(worker, published.clone(), dialect, *client, Some(head), &sent);
+    open.record.bytes_in = source.consumed_bytes();
+    let mut line = Line::new(worker, conn, &sent, head);
     let mut reader = match BodyReader::new(head.framing(), limits::BODY_BYTES_MAX as u64) {
         Ok(reader) => reader,
         Err(error) => {
             line.keep_alive = false;
             let stop = Stop::Fault(body::fault_of(error), None);
-            conclude(&mut line, dialect, &mut record, stop, &published).await;
-            worker.report(Report::Call(record.report(published.snapshot.revision, worker.now())));
+            conclude(&mut line, dialect, &mut open.record, stop, &published).await;
             return After::Close;
         }
     };
     let awaits_continue = head.expects_continue();
     let mut incoming = Incoming { dialect, head, conn, source, reader: &mut reader, awaits_continue };
-    let served = steps(worker, &published, &mut incoming, path, &mut line, &mut record, body, buffers).await;
+    let served =
+        steps(worker, &published, &mut incoming, path, &mut line, &mut open.record, body, buffers).await;
     let awaits_continue = incoming.awaits_continue;
+    open.record.bytes_in = source.consumed_bytes();
     if let Err(stop) = served {
         // What is left of the body stands between this answer and the next request.
         line.keep_alive &= !awaits_continue && reader.remaining_length().is_none_or(fits_linger);
-        conclude(&mut line, dialect, &mut record, stop, &published).await;
+        conclude(&mut line, dialect, &mut open.record, stop, &published).await;
     }
-    worker.report(Report::Call(record.report(published.snapshot.revision, worker.now())));
-    if line.is_aborted() {
+    drop(open);
+    if sent.is_cut() {
         return After::Abort;
     }
     if line.keep_alive && drain_body(conn, source, &mut reader).await.is_ok() {
@@ -131,6 +136,7 @@ async fn steps(
         line.keep_alive &= !incoming.awaits_continue;
         return listing::root(line, record).await;
     }
+    record.operation = Some(operation.family);
     record.caller = snapshot.callers.identify(presented_credentials(&RequestFields(head)))?;
     let caller = record.caller.map(|id| snapshot.callers.caller(id));
     if caller.is_some_and(|it| !it.may(operation.family)) {
@@ -143,11 +149,13 @@ async fn steps(
         return listing::models(line, record, snapshot, dialect, &operation, head).await;
     }
     buffers.lease = Some(collect_body(worker, incoming, line, record, body).await?);
+    record.bytes_in = incoming.source.consumed_bytes();
     let body: &[u8] = body;
     panic_on_mark(worker, body);
     let skim = skimmed(&operation, body)?;
     let state = dialect.state(&operation, &skim);
     let asked = skim.model.map(|it| it.decoded()).unwrap_or_default();
+    record.model = Excerpt::of(&asked);
     let streamed = operation.kind == OperationKind::Generate && skim.stream == Some(true);
     record.streamed = streamed;
     let call = Call { dialect, operation: &operation, head, body, skim: &skim, asked: &asked, state, caller };
@@ -299,12 +307,12 @@ async fn conclude(
 /// Answers a head that is not acceptable; the connection ends with it, since nobody can tell where the next
 /// message would begin.
 pub(crate) async fn refuse_head(worker: &Worker, slot: &mut Slot, refusal: Refusal) {
-    let mut record = Record::new(worker.now());
-    let mut line = Line::closing(worker, &slot.conn);
     let (dialect, _) = tidegate_providers::of_request("/", false);
-    record.ended(CallEnd::Fault(FaultKind::Malformed));
+    let sent = Sent::default();
+    let mut open = OpenRecord::begin(worker, worker.published(), dialect, slot.client, None, &sent);
+    open.record.bytes_in = slot.source.bytes().len() as u64;
+    let mut line = Line::closing(worker, &slot.conn, &sent);
+    open.record.ended(CallEnd::Fault(FaultKind::Malformed));
     // A caller who is gone needs no answer.
-    let _ = answer::refuse_head(&mut line, dialect, &mut record, refusal).await;
-    let revision = worker.published().snapshot.revision;
-    worker.report(Report::Call(record.report(revision, worker.now())));
+    let _ = answer::refuse_head(&mut line, dialect, &mut open.record, refusal).await;
 }

@@ -79,6 +79,7 @@ pub struct WorkerFacts {
     pub(crate) connections: AtomicU64,
     pub(crate) panics: AtomicU64,
     pub(crate) reports_dropped: Arc<AtomicU64>,
+    pub(crate) entries_dropped: Arc<AtomicU64>,
 }
 
 impl Plane {
@@ -182,6 +183,11 @@ impl Plane {
     /// For each worker, the count of reports dropped on a full ring.
     pub fn reports_dropped(&self) -> Vec<Arc<AtomicU64>> {
         self.workers.iter().map(|it| it.reports_dropped.clone()).collect()
+    }
+
+    /// For each worker, the count of entries for the access log dropped on a full ring.
+    pub fn entries_dropped(&self) -> Vec<Arc<AtomicU64>> {
+        self.workers.iter().map(|it| it.entries_dropped.clone()).collect()
     }
 
     /// The most that connections, held replies and bodies can take: printed at start.

@@ -1,12 +1,24 @@
-//! What is written down about one call while it lives: the facts of its report, and the stopwatch of the
-//! gateway's own time. Decides nothing.
+//! What is written down about one call while it lives: the facts of its report and of its entry in the access log,
+//! and the stopwatch of the gateway's own time. Decides nothing, and loses no call: what ends without a report, by a
+//! panic or with its worker, is reported by drop.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_core::Moment;
+use tidegate_core::access::{Delivery, Entry, Excerpt, REQUEST_ID_CHARS, Tries};
+use tidegate_core::fault::FaultKind;
+use tidegate_core::limits::ACCESS_TEXT_BYTES_MAX;
 use tidegate_core::report::{CallEnd, CallReport};
 use tidegate_core::snapshot::{AccountId, CallerId, ClassId, ProviderId};
 use tidegate_core::usage::Usage;
+use tidegate_core::{Family, Moment, Report};
+use tidegate_providers::Dialect;
+use tidegate_wire::head::RequestHead;
+
+use crate::plane::Published;
+use crate::relay::Sent;
+use crate::worker::Worker;
 
 /// The facts of a call so far.
 pub(crate) struct Record {
@@ -24,11 +36,19 @@ pub(crate) struct Record {
     pub(crate) usage_estimated: bool,
     pub(crate) first_content: Option<Moment>,
     pub(crate) overhead: Stopwatch,
+    pub(crate) bytes_in: u64,
+    pub(crate) operation: Option<Family>,
+    pub(crate) model: Excerpt<ACCESS_TEXT_BYTES_MAX>,
+    pub(crate) tries: Tries,
+    /// When the first account was chosen, and when the last reply ended.
+    pub(crate) upstream: Option<(Moment, Option<Moment>)>,
+    /// A stream whose status was out ended with an error event.
+    pub(crate) in_band: bool,
 }
 
 impl Record {
     /// A call whose head was parsed just now. The stopwatch runs.
-    pub(crate) fn new(began: Moment) -> Record {
+    fn new(began: Moment) -> Record {
         Record {
             began,
             id: RequestId::draw(),
@@ -44,6 +64,12 @@ impl Record {
             usage_estimated: false,
             first_content: None,
             overhead: Stopwatch::running(),
+            bytes_in: 0,
+            operation: None,
+            model: Excerpt::EMPTY,
+            tries: Tries::default(),
+            upstream: None,
+            in_band: false,
         }
     }
 
@@ -58,7 +84,7 @@ impl Record {
     }
 
     /// The finished report.
-    pub(crate) fn report(&self, revision: u64, now: Moment) -> CallReport {
+    fn report(&self, revision: u64, now: Moment) -> CallReport {
         CallReport {
             revision,
             caller: self.caller,
@@ -74,6 +100,74 @@ impl Record {
             elapsed: now.since(self.began),
             first_content: self.first_content.map(|it| it.since(self.began)),
             overhead: self.overhead.total(),
+        }
+    }
+}
+
+/// A call whose report is still to be made: when this is dropped, after the answer, or where a panic or the end of
+/// the worker drops the call.
+pub(crate) struct OpenRecord<'w> {
+    worker: &'w Worker,
+    published: Arc<Published>,
+    dialect: &'static Dialect,
+    client: Option<SocketAddr>,
+    head: Option<&'w RequestHead>,
+    sent: &'w Sent,
+    pub(crate) record: Record,
+}
+
+impl<'w> OpenRecord<'w> {
+    /// A call that begins now with `head`, or with one that cannot be read, and is answered by way of `sent`.
+    pub(crate) fn begin(
+        worker: &'w Worker,
+        published: Arc<Published>,
+        dialect: &'static Dialect,
+        client: Option<SocketAddr>,
+        head: Option<&'w RequestHead>,
+        sent: &'w Sent,
+    ) -> OpenRecord<'w> {
+        let record = Record::new(worker.now());
+        OpenRecord { worker, published, dialect, client, head, sent, record }
+    }
+
+    /// The entry of a call that ended as `call` says.
+    fn entry(&self, call: CallReport, now: Moment) -> Entry {
+        let record = &self.record;
+        let delivery = match () {
+            () if self.sent.is_cut() && call.end != CallEnd::CallerGone => Delivery::Cut,
+            () if record.in_band => Delivery::InBand,
+            () => Delivery::Plain,
+        };
+        Entry {
+            call,
+            id: record.id.0,
+            client: self.client,
+            began_unix_ms: tidegate_ring::wall_ms().saturating_sub(call.elapsed.as_millis() as u64),
+            dialect: self.dialect.id,
+            method: self.head.map_or_else(Excerpt::default, |it| Excerpt::of(it.method())),
+            path: self.head.map_or_else(Excerpt::default, |it| Excerpt::of(it.path())),
+            operation: record.operation,
+            model: record.model,
+            delivery,
+            bytes_in: record.bytes_in,
+            bytes_out: self.sent.bytes(),
+            upstream: record.upstream.map(|(began, ended)| ended.unwrap_or(now).since(began)),
+            tries: record.tries,
+        }
+    }
+}
+
+impl Drop for OpenRecord<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.record.ended(CallEnd::Fault(FaultKind::Internal));
+        }
+        let now = self.worker.now();
+        let snapshot = &self.published.snapshot;
+        let call = self.record.report(snapshot.revision, now);
+        self.worker.report(Report::Call(call));
+        if snapshot.access_log {
+            self.worker.log(self.entry(call, now));
         }
     }
 }
@@ -110,11 +204,9 @@ impl Stopwatch {
 
 /// The id of a call: `req_` and 24 characters drawn at random, unlinkable to any other.
 #[derive(Clone, Copy)]
-pub(crate) struct RequestId([u8; RequestId::LEN]);
+pub(crate) struct RequestId([u8; REQUEST_ID_CHARS]);
 
 impl RequestId {
-    const LEN: usize = 28;
-
     fn draw() -> RequestId {
         const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
         let mut text = *b"req_000000000000000000000000";

@@ -6,7 +6,7 @@ mod stream;
 mod tap;
 mod whole;
 
-pub(crate) use line::{Committed, Interrupted, Line};
+pub(crate) use line::{Committed, Interrupted, Line, Sent};
 pub(crate) use stream::{StreamEnd, relay_stream};
 pub(crate) use tap::Tap;
 pub(crate) use whole::{Collected, Rest, collect, send_whole};

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 
+use tidegate_core::access::Entry;
 use tidegate_core::choose::Draw;
 use tidegate_core::report::OrganizationReport;
 use tidegate_core::{Moment, Report, limits};
@@ -30,6 +31,8 @@ pub struct WorkerSetup {
     pub listener: std::net::TcpListener,
     /// Where its reports go.
     pub reports: rtrb::Producer<Report>,
+    /// Where its entries for the access log go.
+    pub entries: rtrb::Producer<Entry>,
 }
 
 /// Starts a worker on a thread of its own; the thread ends when the worker has drained.
@@ -39,7 +42,7 @@ pub fn start(setup: WorkerSetup) -> io::Result<std::thread::JoinHandle<io::Resul
         let driver = setup.plane.options().driver;
         tidegate_ring::run(driver, &ring_options(), move || async move {
             let listener = Listener::from_std(setup.listener)?;
-            serve(setup.plane, setup.index, listener, setup.reports).await
+            serve(setup.plane, setup.index, listener, setup.reports, setup.entries).await
         })?
     })
 }
@@ -62,6 +65,7 @@ pub(crate) struct Worker {
     pub(crate) draw: RefCell<Draw>,
     published: RefCell<arc_swap::Cache<Arc<arc_swap::ArcSwap<Published>>, Arc<Published>>>,
     reports: RefCell<rtrb::Producer<Report>>,
+    entries: RefCell<rtrb::Producer<Entry>>,
     slots: RefCell<Slots>,
     draining: Cell<bool>,
     cutting_whole: Cell<bool>,
@@ -91,8 +95,9 @@ pub async fn serve(
     index: usize,
     listener: Listener,
     reports: rtrb::Producer<Report>,
+    entries: rtrb::Producer<Entry>,
 ) -> io::Result<()> {
-    let worker = Rc::new(Worker::new(plane, index, reports));
+    let worker = Rc::new(Worker::new(plane, index, reports, entries));
     let _alive = Alive::mark(&worker);
     let housekeeping = tidegate_ring::spawn(housekeeping(worker.clone()));
     let switches = tidegate_ring::spawn(watch_switches(worker.clone()));
@@ -203,7 +208,12 @@ async fn watch_switches(worker: Rc<Worker>) {
 }
 
 impl Worker {
-    fn new(plane: Arc<Plane>, index: usize, reports: rtrb::Producer<Report>) -> Worker {
+    fn new(
+        plane: Arc<Plane>,
+        index: usize,
+        reports: rtrb::Producer<Report>,
+        entries: rtrb::Producer<Entry>,
+    ) -> Worker {
         let options = plane.options();
         let slots = (options.slots / options.workers.max(1)).max(1);
         // Each worker starts elsewhere in its sequence, so that workers do not choose in step.
@@ -215,6 +225,7 @@ impl Worker {
             draw: RefCell::new(draw),
             published,
             reports: RefCell::new(reports),
+            entries: RefCell::new(entries),
             slots: RefCell::new(Slots {
                 tasks: vec![None; slots],
                 free: (0..slots as u32).rev().collect(),
@@ -260,6 +271,13 @@ impl Worker {
     pub(crate) fn report(&self, report: Report) {
         if self.reports.borrow_mut().push(report).is_err() {
             self.facts().reports_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Hands an entry to the access log; dropped and counted where its ring is full.
+    pub(crate) fn log(&self, entry: Entry) {
+        if self.entries.borrow_mut().push(entry).is_err() {
+            self.facts().entries_dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 

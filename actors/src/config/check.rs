@@ -5,6 +5,7 @@
 mod callers;
 mod keys;
 mod limits;
+mod logs;
 mod models;
 mod providers;
 mod timeouts;
@@ -19,7 +20,7 @@ use super::complaint::{Notes, Spot};
 use super::field::Field;
 use super::raw::{RawConfig, RawIo};
 use super::secrets::{Surroundings, resolve};
-use super::{AdminSettings, IoSetting, Settings};
+use super::{AdminSettings, IoSetting, LogSettings, Settings};
 
 /// Where callers are served unless the file says otherwise.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4000);
@@ -64,23 +65,25 @@ pub(super) fn check(
     raw: &RawConfig,
     notes: &Notes,
     surroundings: &dyn Surroundings,
-) -> (Draft, Option<Settings>) {
+) -> (Draft, LogSettings, Option<Settings>) {
     let check = Check { notes, surroundings };
     let providers = check.providers(raw);
     let models = check.models(raw, &providers);
     let callers = check.callers(raw, &providers);
+    let logs = check.logs(raw);
     let draft = Draft {
         providers,
         models,
         callers,
         models_only: raw.models_only.value().copied().unwrap_or(false),
         expose_routing: raw.expose_routing.value().copied().unwrap_or(false),
+        access_log: logs.access.is_some(),
         decompress: check.decompress(&raw.decompress),
         forward_headers: check.forward_headers(&raw.forward_headers),
     };
     let open = raw.virtual_keys.value().is_none_or(Vec::is_empty);
     let settings = check.settings(raw, open);
-    (draft, settings)
+    (draft, logs, settings)
 }
 
 impl Check<'_> {

@@ -38,6 +38,54 @@ pub(super) struct RawConfig {
     pub(super) forward_headers: Field<List<String>>,
     /// Deadlines of all providers.
     pub(super) timeouts: Field<RawTimeouts>,
+    /// The control plane's own log, on standard error.
+    pub(super) log: Field<RawLog>,
+    /// A line of JSON for each call. Without it calls are counted, not listed.
+    pub(super) access_log: Field<RawAccessLog>,
+}
+
+/// The control plane's own log.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(extend("additionalProperties" = false))]
+pub(super) struct RawLog {
+    /// The least important lines that are written; `info` unless given. Changes with a reload.
+    pub(super) level: Field<RawLogLevel>,
+    /// How a line looks; `text` unless given. Changes with a restart.
+    pub(super) format: Field<RawLogFormat>,
+}
+
+/// The least important lines that are written.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawLogLevel {
+    /// What needs an operator.
+    Error,
+    /// What may need one.
+    Warn,
+    /// What the gateway does.
+    Info,
+    /// Why it does so.
+    Debug,
+}
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawLogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The list of calls.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(extend("additionalProperties" = false, "required" = ["to"]))]
+pub(super) struct RawAccessLog {
+    /// `stdout`, or a file that is appended to and opened anew on SIGUSR1. Relative to this file's folder.
+    pub(super) to: Field<String>,
 }
 
 /// The listener for operators and probes.

@@ -13,6 +13,8 @@ pub(super) trait Surroundings {
     fn variable(&self, name: &str) -> Option<String>;
     /// A file, by a path that is relative to the configuration's folder. The error is for people.
     fn file(&self, path: &str) -> Result<Vec<u8>, String>;
+    /// Where a file of this path is, whether it exists or not; relative paths begin at the configuration's folder.
+    fn place(&self, path: &str) -> PathBuf;
 }
 
 /// The process and the host it runs on.
@@ -41,6 +43,10 @@ impl Surroundings for Host {
             true => Err("the file is larger than 1 MiB".into()),
             false => Ok(content),
         }
+    }
+
+    fn place(&self, path: &str) -> PathBuf {
+        self.folder.join(path)
     }
 }
 
@@ -129,6 +135,9 @@ pub(super) mod tests {
         }
         fn file(&self, path: &str) -> Result<Vec<u8>, String> {
             self.files.get(path).cloned().ok_or_else(|| "no such file".into())
+        }
+        fn place(&self, path: &str) -> PathBuf {
+            path.into()
         }
     }
 

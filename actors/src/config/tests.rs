@@ -46,6 +46,8 @@ models_only: true
 expose_routing: true
 decompress: false
 forward_headers: [X-Request-Source]
+log: { level: warn, format: json }
+access_log: { to: stdout }
 timeouts: { connect: 3s, first_byte: 120s, first_byte_whole: 600s, idle: 120s, total: off }
 "#;
 
@@ -125,7 +127,9 @@ fn the_example_of_the_design_is_good() {
     assert_eq!(draft.callers[1].operations, Families::GENERATION);
     assert_eq!((first.state_account.as_deref(), eu.state_account.as_deref()), (None, Some("eu-1")));
     assert_eq!(draft.forward_headers, ["x-request-source"]);
-    assert!(draft.models_only && draft.expose_routing && !draft.decompress);
+    assert!(draft.models_only && draft.expose_routing && !draft.decompress && draft.access_log);
+    let access = Some(AccessSink::Stdout);
+    assert_eq!(checked.logs, LogSettings { level: LogLevel::Warn, format: LogFormat::Json, access });
 }
 
 #[test]
@@ -134,6 +138,8 @@ fn json_is_a_subset() {
         r#"{"providers": {"openai": {"keys": [{"name": "k", "value": "${env:ACME_1}"}]}}, "workers": 2}"#;
     let checked = check_given(text).unwrap_or_else(|it| panic!("{it}"));
     assert_eq!(checked.settings.workers, Some(2));
+    assert_eq!(checked.logs, LogSettings::default());
+    assert!(!checked.draft.access_log, "who calls what is listed only where that is asked for");
     assert_eq!((checked.settings.listen.port(), checked.settings.admin.listen.port()), (4000, 4001));
 }
 
@@ -279,6 +285,29 @@ const BAD: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "log: { level: loud, format: xml, to: here }\n\
+         access_log: {}\n\
+         providers:\n\
+         \x20 anthropic:\n\
+         \x20   keys: [{ name: a, value: \"${env:ACME_1}\" }]\n",
+        &[
+            "1:15 error `loud` is not known here",
+            "1:29 error `xml` is not known here",
+            "1:34 error unknown field `to`",
+            "2:13 error `access_log` does not say where `to`",
+        ],
+    ),
+    (
+        "access_log: { to: stderr }\n\
+         providers: { anthropic: { keys: [{ name: a, value: \"${env:ACME_1}\" }] } }\n",
+        &["1:19 error standard error carries the control plane's own log"],
+    ),
+    (
+        "access_log: { to: / }\n\
+         providers: { anthropic: { keys: [{ name: a, value: \"${env:ACME_1}\" }] } }\n",
+        &["1:19 error `/` is not a file"],
+    ),
+    (
         "models_only: true\nproviders:\n  anthropic:\n    keys: [{ name: a, value: \"${env:ACME_1}\" }]\n",
         &["1:14 error no model could be called"],
     ),
@@ -305,6 +334,7 @@ fn warnings() {
      \x20   keys: [{ name: b, value: \"${env:ACME_1}\" }]\n\
      models:\n\
      \x20 m: { chain: [anthropic/x, openai/y] }\n\
+     access_log: { to: /no/such/folder/access.log }\n\
      virtual_keys:\n\
      \x20 - { name: x, key: short-one, limits: { count_cache_reads: true } }\n";
     assert_eq!(
@@ -315,9 +345,10 @@ fn warnings() {
             "6:14 warning `private` says nothing here",
             "7:30 warning the key stands in the file itself",
             "11:3 warning the chain of `m` joins providers of different kinds",
-            "13:21 warning the virtual key stands in the file itself",
-            "13:21 warning the virtual key is shorter than 32 characters",
-            "13:61 warning `count_cache_reads` says nothing without `tpm`",
+            "12:19 warning the access log's folder is not there",
+            "14:21 warning the virtual key stands in the file itself",
+            "14:21 warning the virtual key is shorter than 32 characters",
+            "14:61 warning `count_cache_reads` says nothing without `tpm`",
         ]
     );
 }
@@ -414,6 +445,10 @@ fn files_are_read_beside_each_other() {
         .expect("written");
     let checked = check_file(&path).unwrap_or_else(|it| panic!("{it}"));
     assert_eq!(checked.draft.providers[0].accounts[0].keys[0].secret.expose(), "sk-from-file");
+    let text = "providers: { anthropic: { keys: [{ name: a, value: \"${file:key}\" }] } }\naccess_log: { to: calls }\n";
+    std::fs::write(&path, text).expect("written");
+    let checked = check_file(&path).unwrap_or_else(|it| panic!("{it}"));
+    assert_eq!(checked.logs.access, Some(AccessSink::File(folder.path().join("calls"))));
     std::fs::write(&path, [0xff, 0xfe]).expect("written");
     assert!(check_file(&path).is_err_and(|it| it.to_string().contains("not UTF-8")));
     assert!(check_file(&folder.path().join("none")).is_err_and(|it| it.to_string().contains("cannot read")));
@@ -462,6 +497,11 @@ fn the_schema_names_every_field() {
         "expose_routing",
         "decompress",
         "forward_headers",
+        "log",
+        "level",
+        "format",
+        "access_log",
+        "to",
     ] {
         assert!(text.contains(&format!("\"{field}\":")), "{field}");
     }

@@ -25,6 +25,7 @@ impl Snapshot {
             callers: CallerTable::build(draft.callers, previous.map(|it| &it.callers), now),
             models_only: draft.models_only,
             expose_routing: draft.expose_routing,
+            access_log: draft.access_log,
             decompress: draft.decompress,
             forward_headers: draft.forward_headers.into_iter().map(String::into_boxed_str).collect(),
             retry_budget: previous.map_or_else(Default::default, |it| it.retry_budget.clone()),

@@ -62,7 +62,9 @@ impl Serving<'_, '_> {
             }
             StreamEnd::FailedAfter(verdict) => {
                 self.record.ended(CallEnd::UpstreamError);
-                self.report_attempt(&exchange, verdict, status);
+                self.record.in_band = true;
+                let report = self.attempt_report(&exchange, verdict, status);
+                self.report_attempt(report);
                 exchange.broke(&self.published.snapshot, verdict, usage, self.context());
             }
         }
@@ -149,7 +151,8 @@ impl Serving<'_, '_> {
             Err(failure) => {
                 let verdict = Verdict::TargetFailed(failure.target_failure());
                 self.record.ended(CallEnd::UpstreamError);
-                self.report_attempt(&exchange, verdict, head.status());
+                let report = self.attempt_report(&exchange, verdict, head.status());
+                self.report_attempt(report);
                 exchange.broke(&self.published.snapshot, verdict, usage, self.context());
             }
         }
@@ -162,8 +165,10 @@ impl Serving<'_, '_> {
         if let Some(exchange) = &mut self.exchange {
             exchange.begun(&self.published.snapshot, now);
         }
-        if let Some(exchange) = &self.exchange {
-            self.report_attempt(exchange, Verdict::Success, status);
+        if let Some(report) =
+            self.exchange.as_ref().map(|it| self.attempt_report(it, Verdict::Success, status))
+        {
+            self.report_attempt(report);
         }
     }
 

@@ -3,6 +3,7 @@
 //! Decides when the status of a stream is committed without content (ARCHITECTURE.md), and that a caller who accepts
 //! no bytes for too long is gone. Knows nothing about upstreams.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -27,6 +28,33 @@ pub(crate) enum Interrupted {
     ShuttingDown,
 }
 
+/// What went out to the caller, told by the line as it goes: known also where a panic ends the call.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    bytes: Cell<u64>,
+    cut: Cell<bool>,
+}
+
+impl Sent {
+    fn add(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get() + bytes as u64);
+    }
+
+    fn cut(&self) {
+        self.cut.set(true);
+    }
+
+    /// Bytes handed to the socket.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// Whether the connection was broken off.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.get()
+    }
+}
+
 /// What the caller has been promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub(crate) enum Committed {
@@ -42,6 +70,7 @@ pub(crate) enum Committed {
 pub(crate) struct Line<'c> {
     worker: &'c Worker,
     conn: &'c Conn,
+    sent: &'c Sent,
     http_1_0: bool,
     streamed: bool,
     /// The reply must have no body, whatever its head says: the request was a HEAD.
@@ -49,7 +78,6 @@ pub(crate) struct Line<'c> {
     committed: Committed,
     /// What was committed is no event stream: nothing can be put into it, it can only be broken off.
     opaque: bool,
-    aborted: bool,
     /// The caller is in the middle of an event: no comment may stand in it.
     quiet: bool,
     next_comment: Moment,
@@ -59,26 +87,26 @@ pub(crate) struct Line<'c> {
 
 impl<'c> Line<'c> {
     /// The line of a request with this head.
-    pub(crate) fn new(worker: &'c Worker, conn: &'c Conn, head: &RequestHead) -> Line<'c> {
+    pub(crate) fn new(worker: &'c Worker, conn: &'c Conn, sent: &'c Sent, head: &RequestHead) -> Line<'c> {
         Line {
             http_1_0: head.http_1_0(),
             keep_alive: head.keep_alive(),
             head_only: head.method() == "HEAD",
-            ..Line::closing(worker, conn)
+            ..Line::closing(worker, conn, sent)
         }
     }
 
     /// The line of a request that cannot be read: it ends with its answer.
-    pub(crate) fn closing(worker: &'c Worker, conn: &'c Conn) -> Line<'c> {
+    pub(crate) fn closing(worker: &'c Worker, conn: &'c Conn, sent: &'c Sent) -> Line<'c> {
         Line {
             worker,
             conn,
+            sent,
             http_1_0: false,
             streamed: false,
             head_only: false,
             committed: Committed::Nothing,
             opaque: false,
-            aborted: false,
             quiet: false,
             next_comment: Moment::NEVER,
             keep_alive: false,
@@ -132,13 +160,8 @@ impl<'c> Line<'c> {
     /// Breaks the connection off, so that nobody takes what was sent for the whole.
     pub(crate) fn abort(&mut self) {
         self.keep_alive = false;
-        self.aborted = true;
+        self.sent.cut();
         self.conn.abort();
-    }
-
-    /// True once the connection was broken off.
-    pub(crate) fn is_aborted(&self) -> bool {
-        self.aborted
     }
 
     /// How the end of a body without a known length is told.
@@ -261,6 +284,7 @@ impl<'c> Line<'c> {
         })
         .await;
         if matches!(sent, Some(Ok(()))) {
+            self.sent.add(slices.iter().map(|it| it.len()).sum());
             return Ok(());
         }
         self.abort();
