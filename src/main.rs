@@ -6,6 +6,7 @@ mod check;
 mod completions;
 mod demo;
 mod healthcheck;
+mod log;
 mod man;
 mod process;
 mod schema;

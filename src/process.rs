@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_actors::{Checked, ConfigOrigin, ControlPlane, IoSetting, Wiring, WorkerFacts};
+use tidegate_actors::{Checked, ConfigOrigin, ControlPlane, IoSetting, LogLevel, Wiring, WorkerFacts};
 use tidegate_gateway::{IoChoice, Launch, Launched, Plane};
 
 /// How often a drain looks whether the last call has ended.
@@ -19,7 +19,11 @@ pub(crate) struct Process {
 }
 
 /// Starts both planes with a checked configuration.
-pub(crate) async fn start(checked: Checked, origin: ConfigOrigin) -> Result<Process, String> {
+pub(crate) async fn start(
+    checked: Checked,
+    origin: ConfigOrigin,
+    set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>,
+) -> Result<Process, String> {
     let settings = checked.settings.clone();
     let initial = tidegate_actors::initial_snapshot(&checked, tidegate_gateway::now());
     tidegate_actors::resolve_all(&initial).await;
@@ -45,6 +49,9 @@ pub(crate) async fn start(checked: Checked, origin: ConfigOrigin) -> Result<Proc
         checked,
         initial,
         publish: Box::new(move |snapshot| plane.publish(snapshot).map_err(|refused| refused.to_string())),
+        set_log_level,
+        entries: std::mem::take(&mut data.entries),
+        entries_dropped: data.plane.entries_dropped(),
         reports: std::mem::take(&mut data.reports),
         dropped: data.plane.reports_dropped(),
         workers: Arc::new(facts),

@@ -1,18 +1,17 @@
 //! `tidegate serve`: runs the gateway until a signal ends it.
 
 use std::fmt::Write;
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use tidegate_actors::{Checked, ConfigOrigin};
+use tidegate_actors::{Checked, ConfigOrigin, LogFormat};
 use tidegate_gateway::{DRAIN_GRACE, DRAIN_GRACE_STREAMS};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::process::{self, Process};
-use crate::{check, complain, say};
+use crate::{check, complain, log, say};
 
 /// What `serve` takes.
 #[derive(Debug, Args)]
@@ -30,13 +29,22 @@ pub(crate) struct ServeArguments {
 
 /// Serves; exit code 0 after a drain, 1 where nothing could be served.
 pub(crate) fn run(arguments: &ServeArguments) -> ExitCode {
-    log_to_stderr();
+    let checked = match configured(arguments) {
+        Ok(checked) => checked,
+        Err(complaints) => return failed(&complaints.to_string()),
+    };
+    let format = checked.logs.format;
+    let set_level = log::begin(&checked.logs);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.to_string()),
     };
-    match runtime.block_on(serve(arguments)) {
+    match runtime.block_on(serve(arguments, checked, set_level)) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(message) if format == LogFormat::Json => {
+            tracing::error!("{message}");
+            ExitCode::FAILURE
+        }
         Err(message) => failed(&message),
     }
 }
@@ -46,23 +54,19 @@ fn failed(message: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Control-plane logs go to standard error; `TIDEGATE_LOG` sets their level as `RUST_LOG` does elsewhere.
-fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TIDEGATE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let ansi = std::io::stderr().is_terminal();
-    let format = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    format.with_ansi(ansi).with_target(false).init();
-}
-
-async fn serve(arguments: &ServeArguments) -> Result<(), String> {
-    let checked = configured(arguments).map_err(|complaints| complaints.to_string())?;
-    check::warn(&checked);
+async fn serve(arguments: &ServeArguments, checked: Checked, set_level: log::SetLevel) -> Result<(), String> {
+    match checked.logs.format {
+        LogFormat::Text => check::warn(&checked),
+        LogFormat::Json if checked.warnings.is_empty() => {}
+        LogFormat::Json => {
+            tracing::warn!("the configuration works, but:\n{}", checked.render_warnings(false))
+        }
+    }
     let origin = arguments.config.clone().map_or(ConfigOrigin::Fixed, ConfigOrigin::File);
     let greeting = arguments.config.is_none().then(|| checked.clone());
     // Signals are caught before the first connection is accepted.
     let mut signals = Signals::catch().map_err(|error| error.to_string())?;
-    let process = process::start(checked, origin).await?;
+    let process = process::start(checked, origin, set_level).await?;
     announce(&process);
     if let Some(checked) = greeting {
         say(&greet(&process, &checked));
@@ -115,11 +119,12 @@ fn greet(process: &Process, checked: &Checked) -> String {
     format!("Live:\n{routes}Point an SDK's base URL at {base_url}, or try:\n{examples}")
 }
 
-/// The signals of a service: end, reload.
+/// The signals of a service: end, reload, open the access log anew.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    user_1: Signal,
 }
 
 impl Signals {
@@ -128,15 +133,20 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            user_1: signal(SignalKind::user_defined1())?,
         })
     }
 
-    /// Reloads on each hang-up; returns at the first signal that ends the process.
+    /// Reloads on each hang-up and opens the access log anew on each SIGUSR1; returns at the first signal that ends
+    /// the process.
     async fn reload_until_end(&mut self, process: &Process) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
+                _ = self.user_1.recv() => {
+                    process.control.reopen_access_log();
+                }
                 _ = self.hangup.recv() => match process.control.reload().await {
                     Ok(revision) => tracing::info!(revision, "reloaded"),
                     Err(complaints) => tracing::error!("not reloaded, the old configuration stays\n{complaints}"),

@@ -4,18 +4,20 @@
 use std::collections::HashMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Weak};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ractor::ActorCell;
 use rtrb::Consumer;
+use tidegate_core::access::Entry;
 use tidegate_core::report::Report;
 use tidegate_core::{Moment, Snapshot};
 use tokio::sync::{Mutex, OnceCell};
 use tokio_rustls::rustls::RootCertStore;
 
-use crate::config::{Checked, Complaints};
+use crate::access::{AccessFacts, AccessMessage};
+use crate::config::{Checked, Complaints, LogLevel};
 use crate::door::Door;
 use crate::exporter::ExporterMessage;
 use crate::key::KeyMessage;
@@ -24,7 +26,7 @@ use crate::names::Names;
 use crate::quota::{Mark, QuotaMessage};
 use crate::reload::ConfigMessage;
 
-/// Revisions whose names are kept for late reports.
+/// Revisions whose names are kept whether a call still holds them or not.
 const NAMES_MAX: usize = 8;
 
 /// Where the configuration comes from.
@@ -59,6 +61,18 @@ pub trait WorkerFacts: Send + Sync {
 /// Hands a snapshot to the data plane; the error says why it was refused.
 pub(crate) type Publish = Box<dyn Fn(Arc<Snapshot>) -> Result<(), String> + Send + Sync>;
 
+/// Sets what the control plane's log leaves out.
+pub(crate) type SetLogLevel = Box<dyn Fn(LogLevel) + Send + Sync>;
+
+/// The names of a revision, for as long as a call may hold it.
+#[derive(Clone)]
+struct Kept {
+    names: Arc<Names>,
+    snapshot: Weak<Snapshot>,
+    /// No call held it when a later revision came: the last report of it has come by the next one.
+    over: bool,
+}
+
 /// The configuration that is in force, and what file it came from.
 #[derive(Debug)]
 pub(crate) struct Loaded {
@@ -74,6 +88,7 @@ pub(crate) type Marks = HashMap<(String, String), Mark>;
 pub(crate) struct Board {
     pub(crate) origin: ConfigOrigin,
     pub(crate) publish: Publish,
+    pub(crate) set_log_level: SetLogLevel,
     pub(crate) workers: Arc<dyn WorkerFacts>,
     now: Arc<dyn Fn() -> Moment + Send + Sync>,
     /// Reports that found no room in their ring; written by the workers.
@@ -82,6 +97,12 @@ pub(crate) struct Board {
     pub(crate) unexported: AtomicU64,
     /// The workers' rings, held by the pump.
     pub(crate) rings: Arc<Mutex<Vec<Consumer<Report>>>>,
+    /// The workers' entries for the access log, held by its actor.
+    pub(crate) entries: Arc<Mutex<Vec<Consumer<Entry>>>>,
+    /// Entries that found no room in their ring; written by the workers.
+    pub(crate) entries_dropped: Vec<Arc<AtomicU64>>,
+    /// Written by the access log's actor.
+    pub(crate) access: AccessFacts,
     /// In force; written by the configuration actor.
     pub(crate) snapshot: ArcSwap<Snapshot>,
     /// In force; written by the configuration actor.
@@ -91,7 +112,7 @@ pub(crate) struct Board {
     /// Written by the configuration actor, as quota actors tell it.
     pub(crate) marks: ArcSwap<Marks>,
     /// Written by the configuration actor.
-    names: ArcSwap<Vec<Arc<Names>>>,
+    names: ArcSwap<Vec<Kept>>,
     /// Written by the exporter.
     pub(crate) metrics: Metrics,
     /// Actors restarted so far; written by the root.
@@ -110,6 +131,7 @@ pub(crate) struct Board {
 #[derive(Default)]
 pub(crate) struct Directory {
     pub(crate) cells: HashMap<String, ActorCell>,
+    pub(crate) access: Option<Door<AccessMessage>>,
     pub(crate) exporter: Option<Door<ExporterMessage>>,
     pub(crate) config: Option<Door<ConfigMessage>>,
     /// By provider, then key.
@@ -128,14 +150,23 @@ impl Directory {
     }
 }
 
+impl Kept {
+    fn of(snapshot: &Arc<Snapshot>) -> Kept {
+        Kept { names: Arc::new(Names::of(snapshot)), snapshot: Arc::downgrade(snapshot), over: false }
+    }
+}
+
 /// What a [`Board`] is made of.
 pub(crate) struct BoardParts {
     pub(crate) origin: ConfigOrigin,
     pub(crate) publish: Publish,
+    pub(crate) set_log_level: SetLogLevel,
     pub(crate) workers: Arc<dyn WorkerFacts>,
     pub(crate) now: Arc<dyn Fn() -> Moment + Send + Sync>,
     pub(crate) dropped: Vec<Arc<AtomicU64>>,
     pub(crate) rings: Vec<Consumer<Report>>,
+    pub(crate) entries: Vec<Consumer<Entry>>,
+    pub(crate) entries_dropped: Vec<Arc<AtomicU64>>,
     pub(crate) initial: Arc<Snapshot>,
     pub(crate) loaded: Loaded,
     pub(crate) admin_listener: TcpListener,
@@ -143,15 +174,19 @@ pub(crate) struct BoardParts {
 
 impl Board {
     pub(crate) fn new(parts: BoardParts) -> Board {
-        let names = vec![Arc::new(Names::of(&parts.initial))];
+        let names = vec![Kept::of(&parts.initial)];
         Board {
             origin: parts.origin,
             publish: parts.publish,
+            set_log_level: parts.set_log_level,
             workers: parts.workers,
             now: parts.now,
             dropped: parts.dropped,
             unexported: AtomicU64::default(),
             rings: Arc::new(Mutex::new(parts.rings)),
+            entries: Arc::new(Mutex::new(parts.entries)),
+            entries_dropped: parts.entries_dropped,
+            access: AccessFacts::default(),
             snapshot: ArcSwap::new(parts.initial),
             loaded: ArcSwap::from_pointee(parts.loaded),
             refused: ArcSwapOption::empty(),
@@ -173,16 +208,50 @@ impl Board {
 
     /// Takes a published snapshot as the one in force.
     pub(crate) fn put_snapshot(&self, snapshot: Arc<Snapshot>) {
-        let mut names: Vec<Arc<Names>> = self.names.load().to_vec();
-        names.push(Arc::new(Names::of(&snapshot)));
+        let mut names: Vec<Kept> = self.names.load().to_vec();
+        names.push(Kept::of(&snapshot));
         let surplus = names.len().saturating_sub(NAMES_MAX);
-        names.drain(..surplus);
+        let mut at = 0;
+        names.retain_mut(|it| {
+            at += 1;
+            let keep = at > surplus || !it.over;
+            it.over |= it.snapshot.strong_count() == 0;
+            keep
+        });
         self.names.store(Arc::new(names));
         self.snapshot.store(snapshot);
     }
 
     /// The names of a revision, while it is remembered.
     pub(crate) fn names_of(&self, revision: u64) -> Option<Arc<Names>> {
-        self.names.load().iter().rev().find(|it| it.revision == revision).cloned()
+        self.names.load().iter().rev().find(|it| it.names.revision == revision).map(|it| it.names.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_core::Snapshot;
+
+    use super::*;
+    use crate::tests as shared;
+
+    #[test]
+    fn names_live_as_long_as_a_call_may_hold_their_revision() {
+        let board = shared::bench().board;
+        let first = board.snapshot.load_full();
+        let next = |board: &Board| {
+            let draft = board.loaded.load().checked.draft.clone();
+            let snapshot = Snapshot::build(draft, Some(&board.snapshot.load()), Moment::ZERO);
+            board.put_snapshot(Arc::new(snapshot));
+        };
+        (0..30).for_each(|_| next(&board));
+        assert!(board.names_of(first.revision).is_some(), "a call of thirty revisions ago still runs");
+        assert!(board.names_of(first.revision + 5).is_none(), "nobody holds that one");
+        assert!(board.names.load().len() <= NAMES_MAX + 2);
+        drop(first);
+        next(&board);
+        assert!(board.names_of(1).is_some(), "its last report may be on its way");
+        next(&board);
+        assert!(board.names_of(1).is_none());
     }
 }

@@ -81,6 +81,16 @@ fn of_process(board: &Board, r: &mut Registry) {
         lost.of([("at", place.to_owned())]).set(count.try_into().unwrap_or(i64::MAX));
     }
     r.register("reports_dropped", "Reports lost since the start, by where", lost.family);
+    let dropped = board.entries_dropped.iter().map(|it| it.load(Ordering::Relaxed)).sum();
+    r.register(
+        "access_log_dropped",
+        "Calls since the start that left no line for want of room",
+        whole(dropped),
+    );
+    let lines = board.access.lines.load(Ordering::Relaxed);
+    r.register("access_log_lines", "Lines of the access log written since the start", whole(lines));
+    let failing = board.access.failing.load(Ordering::Relaxed);
+    r.register("access_log_failing", "1 while the access log cannot be written", whole(u64::from(failing)));
 }
 
 fn of_accounts(board: &Board, r: &mut Registry) {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use tidegate_core::Snapshot;
+use tidegate_core::route::PlannedName;
 use tidegate_core::snapshot::{AccountId, CallerId, ClassId, KeyId, ProviderId, RouteId};
 
 /// Stands for what no kept revision names.
@@ -17,6 +18,8 @@ pub(crate) struct Names {
     /// Each with its provider.
     accounts: Vec<(ProviderId, Arc<str>)>,
     keys: Vec<Arc<str>>,
+    /// The models of each chain, as their providers call them.
+    chains: Vec<Vec<Arc<str>>>,
     callers: Vec<Arc<str>>,
 }
 
@@ -45,6 +48,11 @@ impl Names {
             providers: snapshot.providers.iter().map(provider).collect(),
             accounts: snapshot.accounts.iter().map(|it| (it.provider, it.name.clone())).collect(),
             keys: snapshot.keys.iter().map(|it| it.name.clone()).collect(),
+            chains: snapshot
+                .models
+                .iter()
+                .map(|it| it.chain.iter().map(|it| it.model.clone()).collect())
+                .collect(),
             callers,
         }
     }
@@ -74,6 +82,17 @@ impl Names {
 
     pub(crate) fn key(&self, id: KeyId) -> &str {
         self.keys.get(id.index()).map_or(GONE, |it| it)
+    }
+
+    /// The model name that went upstream for a call that asked for `asked`.
+    pub(crate) fn model<'a>(&'a self, name: PlannedName, asked: &'a str) -> &'a str {
+        match name {
+            PlannedName::AsAsked => asked,
+            PlannedName::Suffix { from } => asked.get(from..).unwrap_or(asked),
+            PlannedName::Configured { model, at } => {
+                self.chains.get(model.index()).and_then(|it| it.get(usize::from(at))).map_or(GONE, |it| it)
+            }
+        }
     }
 
     pub(crate) fn caller(&self, id: CallerId) -> &str {

@@ -17,7 +17,7 @@ use tidegate_core::caller::digest;
 use tidegate_core::snapshot::Draft;
 
 use crate::board::{Board, ConfigOrigin, Loaded, Marks};
-use crate::config::{self, Checked, Complaints, Settings};
+use crate::config::{self, Checked, Complaints};
 use crate::door::{Door, Ticket};
 use crate::quota::{AccountName, Mark};
 use crate::resolver;
@@ -193,10 +193,11 @@ impl ConfigActorState {
         if !checked.warnings.is_empty() {
             tracing::warn!("the configuration works, but:\n{}", checked.render_warnings(false));
         }
-        warn_of_settings(&before.checked.settings, &checked.settings);
+        warn_of_settings(&before.checked, &checked);
         let revision = self.publish_draft(&checked.draft, &before.checked.draft).await?;
         // An operator acted: what was out for want of money may be tried again.
         self.board.snapshot.load().accounts.iter().for_each(|it| it.cell.reopen());
+        (self.board.set_log_level)(checked.logs.level);
         self.board.loaded.store(Arc::new(Loaded { checked, digest: self.tried }));
         Ok(revision)
     }
@@ -336,12 +337,15 @@ fn report_kin(draft: &Draft, marks: &Marks) {
     }
 }
 
-fn warn_of_settings(before: &Settings, after: &Settings) {
+fn warn_of_settings(before: &Checked, after: &Checked) {
+    let format = before.logs.format != after.logs.format;
+    let (before, after) = (&before.settings, &after.settings);
     for (name, changed) in [
         ("listen", before.listen != after.listen),
         ("admin.listen", before.admin.listen != after.admin.listen),
         ("io", before.io != after.io),
         ("workers", before.workers != after.workers),
+        ("log.format", format),
     ] {
         if changed {
             tracing::warn!("`{name}` changed in the configuration; that takes a restart");
@@ -354,7 +358,6 @@ fn stamp(path: &Path) -> Option<Stamp> {
     Some(Stamp { inode: it.ino(), bytes: it.size(), modified_s: it.mtime(), modified_ns: it.mtime_nsec() })
 }
 
-/// Digest of the file's content; `None` where it cannot be read just now.
 /// Switches off the virtual keys that are gone: refused at once, also by a worker that still holds the old snapshot.
 fn revoke_removed(before: &Snapshot, after: &Snapshot) {
     for (_, caller) in before.callers.iter() {
@@ -364,6 +367,7 @@ fn revoke_removed(before: &Snapshot, after: &Snapshot) {
     }
 }
 
+/// Digest of the file's content; `None` where it cannot be read just now.
 pub(crate) fn text_digest(path: &Path) -> Option<[u8; 32]> {
     std::fs::read(path).ok().map(|it| digest(&it))
 }

@@ -1,4 +1,5 @@
-//! The supervision tree: root over config, key, quota and chain actors, resolver, pump, exporter and admin.
+//! The supervision tree: root over config, key, quota and chain actors, resolver, pump, exporter, access
+//! log and admin.
 //!
 //! One for one: a child that dies is started anew, and finds what it needs on the board and in the cells. More than
 //! ten restarts in a minute and the root gives up: what died stays dead and readiness fails, while the data plane
@@ -18,13 +19,15 @@ use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent,
 };
 use rtrb::Consumer;
+use tidegate_core::access::Entry;
 use tidegate_core::report::Report;
 use tidegate_core::{Moment, Snapshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::access::{AccessLog, AccessMessage};
 use crate::admin::Admin;
-use crate::board::{Board, BoardParts, ConfigOrigin, Directory, Loaded, Publish, WorkerFacts};
+use crate::board::{Board, BoardParts, ConfigOrigin, Directory, Loaded, Publish, SetLogLevel, WorkerFacts};
 use crate::chain::ChainActor;
 use crate::config::{Checked, Complaints};
 use crate::door::{Door, Ticket};
@@ -58,6 +61,12 @@ pub struct Wiring {
     pub initial: Arc<Snapshot>,
     /// Hands a snapshot to the data plane. An error means that it was refused and the old one stays.
     pub publish: Publish,
+    /// Sets what the control plane's log leaves out; called when a reload says so.
+    pub set_log_level: SetLogLevel,
+    /// The workers' entries for the access log.
+    pub entries: Vec<Consumer<Entry>>,
+    /// What each worker dropped of them for want of room.
+    pub entries_dropped: Vec<Arc<AtomicU64>>,
     /// The workers' reports.
     pub reports: Vec<Consumer<Report>>,
     /// What each worker dropped for want of room.
@@ -100,10 +109,13 @@ pub async fn start(wiring: Wiring) -> Result<ControlPlane, StartError> {
     let board = Arc::new(Board::new(BoardParts {
         origin: wiring.config,
         publish: wiring.publish,
+        set_log_level: wiring.set_log_level,
         workers: wiring.workers,
         now: wiring.now,
         dropped: wiring.dropped,
         rings: wiring.reports,
+        entries: wiring.entries,
+        entries_dropped: wiring.entries_dropped,
         initial: wiring.initial,
         loaded: Loaded { digest: Some(wiring.checked.text_digest()), checked: wiring.checked },
         admin_listener,
@@ -125,6 +137,12 @@ impl ControlPlane {
                 Err(Complaints::of("the configuration actor ended before the reload did"))
             }
         }
+    }
+
+    /// Opens the access log's file anew, after it was moved away. False where that is already under way.
+    pub fn reopen_access_log(&self) -> bool {
+        let directory = self.board.directory.load();
+        directory.access.as_ref().is_some_and(|it| it.push(AccessMessage::Reopen))
     }
 
     /// Where the admin listener is.
@@ -152,8 +170,8 @@ impl ControlPlane {
         self.board.restarts.load(Ordering::Relaxed)
     }
 
-    /// Names of the actors that live: `admin`, `config`, `exporter`, `pump`, `resolver`, `key/PROVIDER/KEY`,
-    /// `quota/PROVIDER/ACCOUNT`, `chain/MODEL`.
+    /// Names of the actors that live: `access-log`, `admin`, `config`, `exporter`, `pump`, `resolver`,
+    /// `key/PROVIDER/KEY`, `quota/PROVIDER/ACCOUNT`, `chain/MODEL`.
     pub fn actors(&self) -> Vec<String> {
         self.board.directory.load().cells.keys().cloned().collect()
     }
@@ -193,6 +211,7 @@ pub(crate) enum RootMessage {
 
 /// The way into a child's mailbox, for those that others send to.
 enum Way {
+    Access(Door<AccessMessage>),
     Closed,
     Config(Door<ConfigMessage>),
     Exporter(Door<ExporterMessage>),
@@ -344,6 +363,10 @@ impl RootState {
         let root = myself.get_cell();
         let board = self.board.clone();
         Ok(match spec {
+            Spec::Access => {
+                let (actor, _) = Actor::spawn_linked(None, AccessLog, board, root).await?;
+                (actor.get_cell(), Way::Access(Door::new(actor, 1)))
+            }
             Spec::Admin => (Actor::spawn_linked(None, Admin, board, root).await?.0.get_cell(), Way::Closed),
             Spec::Chain(model) => {
                 let (actor, _) = Actor::spawn_linked(None, ChainActor, (board, model.clone()), root).await?;
@@ -378,6 +401,7 @@ impl RootState {
         for child in self.children.values() {
             directory.cells.insert(child.spec.name(), child.cell.clone());
             match (&child.way, &child.spec) {
+                (Way::Access(door), _) => directory.access = Some(door.clone()),
                 (Way::Config(door), _) => directory.config = Some(door.clone()),
                 (Way::Exporter(door), _) => directory.exporter = Some(door.clone()),
                 (Way::Key(door), Spec::Key(it)) => {

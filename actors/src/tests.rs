@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rtrb::{Producer, RingBuffer};
+use tidegate_core::access::Entry;
 use tidegate_core::report::{AttemptReport, CallEnd, CallReport, Report};
 use tidegate_core::snapshot::{AccountId, ClassId, KeyId, ProviderId, RouteId};
 use tidegate_core::{Moment, Snapshot, Usage, Verdict};
 
 use crate::board::{Board, BoardParts, ConfigOrigin, Loaded, WorkerFacts};
-use crate::config::{Checked, check_text};
+use crate::config::{Checked, LogLevel, check_text};
 use crate::root::Wiring;
 
 /// Two accounts of one provider, one of another, and a chain over both.
@@ -90,20 +91,28 @@ pub(crate) fn clock() -> Arc<dyn Fn() -> Moment + Send + Sync> {
 
 /// Must not be called inside a runtime with paused time before that is paused.
 pub(crate) fn bench() -> Bench {
-    let checked = checked(CONFIG);
+    Bench { board: board_of(CONFIG) }
+}
+
+/// A board with another configuration.
+pub(crate) fn board_of(text: &str) -> Arc<Board> {
+    let checked = checked(text);
     let initial = Arc::new(Snapshot::build(checked.draft.clone(), None, Moment::ZERO));
     let board = Board::new(BoardParts {
         origin: ConfigOrigin::Fixed,
         publish: Box::new(|_| Ok(())),
+        set_log_level: Box::new(|_| ()),
         workers: Arc::new(Workers::default()),
         now: Arc::new(|| Moment::ZERO + Duration::from_secs(60)),
         dropped: Vec::new(),
         rings: Vec::new(),
+        entries: Vec::new(),
+        entries_dropped: Vec::new(),
         initial,
         loaded: Loaded { checked, digest: None },
         admin_listener: TcpListener::bind("127.0.0.1:0").expect("a port"),
     });
-    Bench { board: Arc::new(board) }
+    Arc::new(board)
 }
 
 /// Everything that a control plane needs, and the other ends of it.
@@ -112,6 +121,9 @@ pub(crate) struct Parts {
     pub(crate) plane: Arc<Plane>,
     pub(crate) workers: Arc<Workers>,
     pub(crate) ring: Producer<Report>,
+    pub(crate) entries: Producer<Entry>,
+    /// The level that was set last.
+    pub(crate) level: Arc<AtomicUsize>,
     pub(crate) snapshot: Arc<Snapshot>,
 }
 
@@ -119,6 +131,9 @@ pub(crate) fn parts(text: &str, config: ConfigOrigin, ring_size: usize) -> Parts
     let checked = checked(text);
     let initial = Arc::new(Snapshot::build(checked.draft.clone(), None, Moment::ZERO));
     let (ring, consumer) = RingBuffer::new(ring_size);
+    let (entries, entries_consumer) = RingBuffer::new(ring_size);
+    let level = Arc::new(AtomicUsize::new(LogLevel::default() as usize));
+    let set_level = level.clone();
     let plane = Arc::new(Plane::default());
     let workers = Arc::new(Workers::default());
     let taker = plane.clone();
@@ -134,12 +149,15 @@ pub(crate) fn parts(text: &str, config: ConfigOrigin, ring_size: usize) -> Parts
         checked,
         initial: initial.clone(),
         publish: Box::new(publish),
+        set_log_level: Box::new(move |level| set_level.store(level as usize, Ordering::Relaxed)),
+        entries: vec![entries_consumer],
+        entries_dropped: vec![Arc::new(AtomicU64::new(0))],
         reports: vec![consumer],
         dropped: vec![Arc::new(AtomicU64::new(0))],
         workers: workers.clone(),
         now: clock(),
     };
-    Parts { wiring, plane, workers, ring, snapshot: initial }
+    Parts { wiring, plane, workers, ring, entries, level, snapshot: initial }
 }
 
 pub(crate) fn attempt_report(revision: u64, verdict: Verdict) -> AttemptReport {

@@ -139,6 +139,7 @@ enum Command {
     Totals(SyncSender<Totals>),
     Actors(SyncSender<(Vec<String>, u64)>),
     Metrics(SyncSender<String>),
+    ReopenAccessLog(SyncSender<bool>),
 }
 
 impl Control {
@@ -199,6 +200,11 @@ impl Control {
         self.ask(Command::Metrics)
     }
 
+    /// Opens the access log's file anew.
+    pub fn reopen_access_log(&self) -> bool {
+        self.ask(Command::ReopenAccessLog)
+    }
+
     fn ask<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> T {
         let (reply, answer) = sync_channel(1);
         let commands = self.commands.as_ref().expect("runs until it is dropped");
@@ -232,6 +238,7 @@ async fn serve(control: ControlPlane, mut commands: mpsc::Receiver<Command>) {
             Command::Totals(reply) => drop(reply.send(control.totals())),
             Command::Actors(reply) => drop(reply.send((control.actors(), control.restarts()))),
             Command::Metrics(reply) => drop(reply.send(control.metrics())),
+            Command::ReopenAccessLog(reply) => drop(reply.send(control.reopen_access_log())),
         }
     }
     control.stop().await;
@@ -249,6 +256,9 @@ fn wiring(origin: ConfigOrigin, checked: Checked, initial: Arc<Snapshot>, launch
         checked,
         initial,
         publish: Box::new(move |snapshot| plane.publish(snapshot).map_err(|refused| refused.to_string())),
+        set_log_level: Box::new(|_| ()),
+        entries: std::mem::take(&mut launched.entries),
+        entries_dropped: launched.plane.entries_dropped(),
         reports: std::mem::take(&mut launched.reports),
         dropped: launched.plane.reports_dropped(),
         workers: Arc::new(facts),

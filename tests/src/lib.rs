@@ -10,6 +10,7 @@ pub mod client;
 pub mod gateway;
 pub mod messages;
 pub mod page;
+pub mod program;
 pub mod provider;
 pub mod say;
 pub mod sdk;
@@ -19,6 +20,7 @@ pub mod upstream;
 
 pub use client::{Client, Reply};
 pub use gateway::{Gateway, Setup};
+pub use program::Program;
 pub use say::say;
 pub use tidegate_gateway::IoChoice;
 pub use upstream::{Heard, Step, Upstream};

@@ -163,7 +163,7 @@ both_drivers! {
         let upstream = Upstream::good("fine");
         let gateway = Setup::with_control(driver).start(&yaml(&upstream, "m"));
         let alive = |name: &str| gateway.control().actors().iter().any(|it| it == name);
-        let names = ["admin", "config", "exporter", "pump", "resolver", "key/mock/k", "quota/mock/k"];
+        let names = ["access-log", "admin", "config", "exporter", "pump", "resolver", "key/mock/k", "quota/mock/k"];
         for name in names {
             wait_for(name, Duration::from_secs(5), || alive(name));
         }

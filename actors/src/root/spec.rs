@@ -8,6 +8,7 @@ use crate::quota::AccountName;
 /// Which child.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Spec {
+    Access,
     Admin,
     Chain(String),
     Config,
@@ -22,6 +23,7 @@ impl Spec {
     /// Its name, for people and tests.
     pub(super) fn name(&self) -> String {
         match self {
+            Spec::Access => "access-log".into(),
             Spec::Admin => "admin".into(),
             Spec::Chain(model) => format!("chain/{model}"),
             Spec::Config => "config".into(),
@@ -36,7 +38,7 @@ impl Spec {
     /// Every child that a snapshot asks for.
     pub(super) fn all_of(snapshot: &Snapshot) -> Vec<Spec> {
         // Those that are sent to come first.
-        let mut all = vec![Spec::Exporter, Spec::Config, Spec::Resolver];
+        let mut all = vec![Spec::Exporter, Spec::Access, Spec::Config, Spec::Resolver];
         for account in &snapshot.accounts {
             let provider = snapshot.provider(account.provider).name.to_string();
             all.push(Spec::Quota(AccountName {

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 
 use super::restarts::RESTARTS_MAX;
 use super::*;
+use crate::config::LogLevel;
 use crate::tests::{CONFIG, Parts, attempt_report, call_report, parts};
 
 /// Waits until something holds; real time, for tests with sockets and files.
@@ -52,14 +53,18 @@ struct Rest {
     data: Arc<crate::tests::Plane>,
     workers: Arc<crate::tests::Workers>,
     ring: rtrb::Producer<Report>,
+    /// Held: a ring without its other end takes nothing.
+    _entries: rtrb::Producer<tidegate_core::access::Entry>,
+    level: Arc<std::sync::atomic::AtomicUsize>,
     snapshot: Arc<Snapshot>,
 }
 
 async fn run(text: &str, config: ConfigOrigin) -> Running {
-    let Parts { wiring, plane, workers, ring, snapshot } = parts(text, config, 1024);
+    let Parts { wiring, plane, workers, ring, entries, level, snapshot } = parts(text, config, 1024);
     let control = start(wiring).await.unwrap_or_else(|it| panic!("{it}"));
     let admin = control.admin_address().expect("an address");
-    Running { plane: control, parts: Rest { data: plane, workers, ring, snapshot }, admin }
+    let parts = Rest { data: plane, workers, ring, _entries: entries, level, snapshot };
+    Running { plane: control, parts, admin }
 }
 
 async fn run_file(text: &str) -> (Running, PathBuf, tempfile::TempDir) {
@@ -138,6 +143,7 @@ async fn killed_actors_come_back_and_do_their_work() {
     let mut it = run(CONFIG, ConfigOrigin::Fixed).await;
     let names = it.plane.actors();
     let expect = [
+        "access-log",
         "admin",
         "chain/both",
         "config",
@@ -271,6 +277,27 @@ async fn a_changed_file_is_noticed_and_actors_follow_it() {
     std::fs::write(&path, &text).expect("written");
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!(published(), before + 1);
+    it.plane.stop().await;
+}
+
+#[tokio::test]
+async fn a_reload_sets_the_level_and_begins_an_access_log() {
+    let (it, path, folder) = run_file(CONFIG).await;
+    let level = || it.parts.level.load(Ordering::Relaxed);
+    assert_eq!(level(), LogLevel::Info as usize);
+    let text = format!("log: {{ level: debug }}\naccess_log: {{ to: calls }}\n{CONFIG}");
+    std::fs::write(&path, &text).expect("written");
+    it.plane.reload().await.expect("a good configuration");
+    assert_eq!(level(), LogLevel::Debug as usize);
+    assert!(it.plane.board.snapshot.load().access_log, "workers are told");
+    let calls = folder.path().join("calls");
+    until("the file is there", || calls.exists()).await;
+    std::fs::write(&path, format!("log: {{ level: silly }}\n{CONFIG}")).expect("written");
+    it.plane.reload().await.expect_err("a wrong one");
+    assert_eq!(level(), LogLevel::Debug as usize, "the old one stays");
+    std::fs::rename(&calls, folder.path().join("calls.1")).expect("rotated");
+    assert!(it.plane.reopen_access_log());
+    until("it is there again", || calls.exists()).await;
     it.plane.stop().await;
 }
 
@@ -418,6 +445,9 @@ async fn metrics_say_what_happened() {
         "tidegate_key_state{provider=\"anthropic\",account=\"a\",key=\"a\",state=\"suspect\"} 0",
         "tidegate_actor_restarts 0",
         "tidegate_reports_dropped{at=\"ring\"} 0",
+        "tidegate_access_log_dropped 0",
+        "tidegate_access_log_lines 0",
+        "tidegate_access_log_failing 0",
         "tidegate_revision 1",
         "tidegate_driver_info{driver=\"epoll\",reason=\"a test\"} 1",
         "tidegate_connections_open 3",

@@ -1,0 +1,117 @@
+//! The real program as a process of its own, its configuration in a folder of its own, what it says in files.
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::sdk::program;
+use crate::time::wait_for;
+
+/// Longer than the program takes to start on a busy host.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// A running gateway program; dropping it kills it.
+pub struct Program {
+    child: Child,
+    folder: tempfile::TempDir,
+    data: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Program {
+    /// Starts `tidegate serve` with `yaml` and listeners of its own, and waits until it serves.
+    pub fn serve(yaml: &str) -> Program {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (data, admin) = (free_address(), free_address());
+        let mut program = Program { child: spawn(&folder, yaml, data, admin), folder, data, admin };
+        wait_for("the program listens", START_LIMIT, || {
+            assert!(program.child.try_wait().expect("a child").is_none(), "it ended:\n{}", program.stderr());
+            TcpStream::connect(data).is_ok() && TcpStream::connect(admin).is_ok()
+        });
+        program
+    }
+
+    /// Where callers connect.
+    pub fn data(&self) -> SocketAddr {
+        self.data
+    }
+
+    /// Where operators connect.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// A file in the configuration's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Puts another configuration in place of the one it runs with.
+    pub fn configure(&self, yaml: &str) {
+        write(&self.folder, yaml, self.data, self.admin);
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: &str) {
+        let command = format!("kill -{signal} {}", self.child.id());
+        let sent = Command::new("sh").args(["-c", &command]).status().expect("a shell");
+        assert!(sent.success(), "the program is there");
+    }
+
+    /// Ends it in order; whether it says that all went well.
+    pub fn end(&mut self) -> bool {
+        self.signal("TERM");
+        let mut status = None;
+        wait_for("the program ends", START_LIMIT, || {
+            status = self.child.try_wait().expect("a child");
+            status.is_some()
+        });
+        status.is_some_and(|it| it.success())
+    }
+
+    /// What it said on standard output so far.
+    pub fn stdout(&self) -> String {
+        std::fs::read_to_string(self.path("stdout")).expect("a file")
+    }
+
+    /// What it said on standard error so far.
+    pub fn stderr(&self) -> String {
+        std::fs::read_to_string(self.path("stderr")).expect("a file")
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(folder: &tempfile::TempDir, yaml: &str, data: SocketAddr, admin: SocketAddr) -> Child {
+    write(folder, yaml, data, admin);
+    let said = |name: &str| Stdio::from(File::create(folder.path().join(name)).expect("a file"));
+    Command::new(program("tidegate"))
+        .args(["serve", "--workers", "2", "-c"])
+        .arg(folder.path().join("tidegate.yaml"))
+        .env_remove("TIDEGATE_LOG")
+        .stdin(Stdio::null())
+        .stdout(said("stdout"))
+        .stderr(said("stderr"))
+        .spawn()
+        .expect("the program starts")
+}
+
+/// As editors do: a new file in place of the old.
+fn write(folder: &tempfile::TempDir, yaml: &str, data: SocketAddr, admin: SocketAddr) {
+    let beside = folder.path().join("tidegate.new");
+    let text = format!("listen: {data}\nadmin: {{ listen: {admin} }}\n{yaml}");
+    std::fs::write(&beside, text).expect("a file");
+    std::fs::rename(&beside, folder.path().join("tidegate.yaml")).expect("in its place");
+}
+
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address")
+}
