@@ -34,7 +34,10 @@ pub(crate) fn run(arguments: &ServeArguments) -> ExitCode {
         Err(complaints) => return failed(&complaints.to_string()),
     };
     let format = checked.logs.format;
-    let set_level = log::begin(&checked.logs);
+    let (set_level, _finish) = match log::begin(&checked.logs) {
+        Ok(begun) => begun,
+        Err(error) => return failed(&error.to_string()),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.to_string()),

@@ -23,9 +23,22 @@ pub struct Program {
 impl Program {
     /// Starts `tidegate serve` with `yaml` and listeners of its own, and waits until it serves.
     pub fn serve(yaml: &str) -> Program {
+        Program::serve_to(yaml, |said| File::create(said).expect("a file").into())
+    }
+
+    /// The same, with nobody who takes what it says on standard error.
+    pub fn serve_unheard(yaml: &str) -> Program {
+        Program::serve_to(yaml, |said| {
+            File::create(said).expect("a file");
+            Stdio::piped()
+        })
+    }
+
+    fn serve_to(yaml: &str, stderr: impl FnOnce(PathBuf) -> Stdio) -> Program {
         let folder = tempfile::tempdir().expect("a folder");
         let (data, admin) = (free_address(), free_address());
-        let mut program = Program { child: spawn(&folder, yaml, data, admin), folder, data, admin };
+        let stderr = stderr(folder.path().join("stderr"));
+        let mut program = Program { child: spawn(&folder, yaml, (data, admin), stderr), folder, data, admin };
         wait_for("the program listens", START_LIMIT, || {
             assert!(program.child.try_wait().expect("a child").is_none(), "it ended:\n{}", program.stderr());
             TcpStream::connect(data).is_ok() && TcpStream::connect(admin).is_ok()
@@ -89,16 +102,20 @@ impl Drop for Program {
     }
 }
 
-fn spawn(folder: &tempfile::TempDir, yaml: &str, data: SocketAddr, admin: SocketAddr) -> Child {
+fn spawn(
+    folder: &tempfile::TempDir,
+    yaml: &str,
+    (data, admin): (SocketAddr, SocketAddr),
+    stderr: Stdio,
+) -> Child {
     write(folder, yaml, data, admin);
-    let said = |name: &str| Stdio::from(File::create(folder.path().join(name)).expect("a file"));
     Command::new(program("tidegate"))
         .args(["serve", "--workers", "2", "-c"])
         .arg(folder.path().join("tidegate.yaml"))
         .env_remove("TIDEGATE_LOG")
         .stdin(Stdio::null())
-        .stdout(said("stdout"))
-        .stderr(said("stderr"))
+        .stdout(File::create(folder.path().join("stdout")).expect("a file"))
+        .stderr(stderr)
         .spawn()
         .expect("the program starts")
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
-use tidegate_tests::client::{Client, call, messages};
+use tidegate_tests::client::{Client, call, messages, request};
 use tidegate_tests::messages as protocol;
 use tidegate_tests::time::{pause_ms, wait_for};
 use tidegate_tests::upstream::Upstream;
@@ -102,6 +102,26 @@ both_drivers! {
         assert!(said.iter().any(|it| it["level"] == "WARN"), "the warning of literal keys: {said:?}");
         without_secrets(&program.stdout());
         without_secrets(&program.stderr());
+    }
+
+    /// A log that nobody takes, and much to be said: both planes go on, the end is in order.
+    fn a_stuck_log_holds_nobody_up(driver) {
+        let upstream = Upstream::good("fine");
+        let good = yaml(driver, &upstream, "");
+        let mut program = Program::serve_unheard(&good);
+        // Two hundred complaints with their lines are more than a pipe holds, told more than once.
+        let wrong: String = (0..200).map(|it| format!("field_{it}: \"{}\"\n", "x".repeat(400))).collect();
+        for round in 0..6 {
+            program.configure(&format!("{wrong}# {round}\n{good}"));
+            program.signal("HUP");
+            one_call(&program);
+            let live = call(program.admin(), request("GET /livez", &[], ""));
+            assert_eq!(live.status, 200);
+            let refused = || call(program.admin(), request("GET /metrics", &[], "")).text().contains("tidegate_configuration_refused 1");
+            wait_for("it is read, and refused", Duration::from_secs(10), refused);
+        }
+        one_call(&program);
+        assert!(program.end(), "in order");
     }
 
     /// The level follows a reload, down and up; a wrong configuration is told of and changes nothing.
