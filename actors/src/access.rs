@@ -2,8 +2,8 @@
 //! are written and what becomes of them where they cannot be; never touches a call.
 //!
 //! Lines wait in one bounded buffer while the writer, a thread of its own, has another in hand. While it is stuck or
-//! fails, entries stay in the workers' rings; full rings drop and count. So there is one place where lines are lost,
-//! and what was waiting is written as soon as there is room on the disk again.
+//! fails, entries stay in the workers' rings; full rings drop and count. So there is one place where lines are lost
+//! while the gateway runs, and what was waiting is written as soon as there is room on the disk again.
 
 mod line;
 mod writer;
@@ -52,6 +52,8 @@ pub(crate) enum AccessMessage {
 pub(crate) struct AccessFacts {
     /// Lines written since the start.
     pub(crate) lines: AtomicU64,
+    /// Lines that were waiting when the actor died, or for a file that a reload gave up.
+    pub(crate) lost: AtomicU64,
     /// The last attempt to write failed.
     pub(crate) failing: AtomicBool,
 }
@@ -160,8 +162,11 @@ impl AccessState {
         self.loaded = self.board.loaded.load_full();
         if self.target.as_ref().map(|it| &it.sink) != self.loaded.checked.logs.access.as_ref() {
             let before = std::mem::replace(&mut self.target, Target::of(&self.loaded)?);
-            if let (Some(before), Some(target)) = (before, &mut self.target) {
-                target.waiting = before.waiting;
+            if let Some(mut before) = before {
+                if let Some(target) = &mut self.target {
+                    target.waiting = std::mem::take(&mut before.waiting);
+                }
+                self.board.access.lost.fetch_add(before.lines_left(), Ordering::Relaxed);
             }
             self.board.access.failing.store(false, Ordering::Relaxed);
         }
@@ -202,6 +207,13 @@ impl AccessState {
     }
 }
 
+impl Drop for AccessState {
+    fn drop(&mut self) {
+        let lost = self.target.as_ref().map_or(0, Target::lines_left);
+        self.board.access.lost.fetch_add(lost, Ordering::Relaxed);
+    }
+}
+
 impl Target {
     fn of(loaded: &Loaded) -> std::io::Result<Option<Target>> {
         let Some(sink) = loaded.checked.logs.access.clone() else { return Ok(None) };
@@ -229,6 +241,12 @@ impl Target {
         Ok(())
     }
 
+    /// Lines that are in nobody's hand.
+    fn lines_left(&self) -> u64 {
+        let failed = self.retry.as_ref().map_or(0, |(done, _)| lines(&done.text[done.written..]));
+        failed + lines(&self.waiting)
+    }
+
     fn take_back(&mut self, mut done: Done, now: Instant, facts: &AccessFacts) {
         facts.lines.fetch_add(done.lines, Ordering::Relaxed);
         let failing = done.error.is_some();
@@ -250,6 +268,11 @@ impl Target {
             self.waiting = done.text;
         }
     }
+}
+
+/// Lines of a text, by their ends.
+fn lines(text: &[u8]) -> u64 {
+    text.iter().filter(|it| **it == b'\n').count() as u64
 }
 
 #[cfg(test)]

@@ -81,12 +81,9 @@ fn of_process(board: &Board, r: &mut Registry) {
         lost.of([("at", place.to_owned())]).set(count.try_into().unwrap_or(i64::MAX));
     }
     r.register("reports_dropped", "Reports lost since the start, by where", lost.family);
-    let dropped = board.entries_dropped.iter().map(|it| it.load(Ordering::Relaxed)).sum();
-    r.register(
-        "access_log_dropped",
-        "Calls since the start that left no line for want of room",
-        whole(dropped),
-    );
+    let dropped: u64 = board.entries_dropped.iter().map(|it| it.load(Ordering::Relaxed)).sum();
+    let lost = board.access.lost.load(Ordering::Relaxed);
+    r.register("access_log_dropped", "Calls since the start that left no line", whole(dropped + lost));
     let lines = board.access.lines.load(Ordering::Relaxed);
     r.register("access_log_lines", "Lines of the access log written since the start", whole(lines));
     let failing = board.access.failing.load(Ordering::Relaxed);

@@ -168,6 +168,22 @@ async fn a_full_disk_costs_no_line_that_has_room_to_wait() {
 }
 
 #[tokio::test]
+async fn lines_that_die_with_the_actor_are_counted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("calls");
+    std::os::unix::fs::symlink("/dev/full", &path).expect("a link");
+    let (board, mut ring) = board_with(&path);
+    let (actor, task) = Actor::spawn(None, AccessLog, board.clone()).await.expect("an actor");
+    (0..10).for_each(|_| ring.push(entry()).expect("room"));
+    until("it fails", || board.access.failing.load(Ordering::Relaxed)).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    actor.kill();
+    task.await.expect("ends");
+    until("they are counted", || board.access.lost.load(Ordering::Relaxed) == 10).await;
+    assert!(board.entries.try_lock().is_ok(), "the next one finds the rings");
+}
+
+#[tokio::test]
 async fn the_last_lines_are_written_at_the_end() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("calls");

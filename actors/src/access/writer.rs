@@ -100,7 +100,7 @@ fn carry_out(job: Job, sink: &AccessSink, output: &mut Option<File>) -> Done {
         // Opened anew the next time: its disk may have been replaced.
         *output = None;
     }
-    let lines = text[from..written].iter().filter(|it| **it == b'\n').count() as u64;
+    let lines = super::lines(&text[from..written]);
     Done { text, written, lines, error }
 }
 
