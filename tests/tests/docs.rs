@@ -193,6 +193,7 @@ pages! {
     models: "models.md", (6, 0);
     secrets: "secrets.md", (10, 0);
     reload: "reload.md", (10, 0);
+    logs: "logs.md", (11, 0);
     metrics: "metrics.md", (6, 0);
     restart: "restart.md", (7, 0);
     containers: "containers.md", (0, 6);
