@@ -20,7 +20,7 @@ pub mod upstream;
 
 pub use client::{Client, Reply};
 pub use gateway::{Gateway, Setup};
-pub use program::Program;
+pub use program::Running;
 pub use say::say;
 pub use tidegate_gateway::IoChoice;
 pub use upstream::{Heard, Step, Upstream};

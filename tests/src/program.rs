@@ -1,49 +1,47 @@
 //! The real program as a process of its own, its configuration in a folder of its own, what it says in files.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::cage::{self, free_address, wait_until_open};
 use crate::sdk::program;
 use crate::time::wait_for;
 
-/// Longer than the program takes to start on a busy host.
-const START_LIMIT: Duration = Duration::from_secs(30);
+/// Longer than the program takes to end on a busy host.
+const END_LIMIT: Duration = Duration::from_secs(30);
 
-/// A running gateway program; dropping it kills it.
-pub struct Program {
-    child: Child,
+/// A program that runs; dropping it kills it.
+pub struct Running {
+    program: cage::Program,
     folder: tempfile::TempDir,
     data: SocketAddr,
     admin: SocketAddr,
 }
 
-impl Program {
+impl Running {
     /// Starts `tidegate serve` with `yaml` and listeners of its own, and waits until it serves.
-    pub fn serve(yaml: &str) -> Program {
-        Program::serve_to(yaml, |said| File::create(said).expect("a file").into())
+    pub fn serve(yaml: &str) -> Running {
+        Running::serve_to(yaml, |said| File::create(said).expect("a file").into())
     }
 
     /// The same, with nobody who takes what it says on standard error.
-    pub fn serve_unheard(yaml: &str) -> Program {
-        Program::serve_to(yaml, |said| {
+    pub fn serve_unheard(yaml: &str) -> Running {
+        Running::serve_to(yaml, |said| {
             File::create(said).expect("a file");
             Stdio::piped()
         })
     }
 
-    fn serve_to(yaml: &str, stderr: impl FnOnce(PathBuf) -> Stdio) -> Program {
+    fn serve_to(yaml: &str, stderr: impl FnOnce(PathBuf) -> Stdio) -> Running {
         let folder = tempfile::tempdir().expect("a folder");
         let (data, admin) = (free_address(), free_address());
         let stderr = stderr(folder.path().join("stderr"));
-        let mut program = Program { child: spawn(&folder, yaml, (data, admin), stderr), folder, data, admin };
-        wait_for("the program listens", START_LIMIT, || {
-            assert!(program.child.try_wait().expect("a child").is_none(), "it ended:\n{}", program.stderr());
-            TcpStream::connect(data).is_ok() && TcpStream::connect(admin).is_ok()
-        });
-        program
+        let program = cage::Program(spawn(&folder, yaml, (data, admin), stderr));
+        wait_until_open(&[data, admin]);
+        Running { program, folder, data, admin }
     }
 
     /// Where callers connect.
@@ -67,18 +65,16 @@ impl Program {
     }
 
     /// Sends a signal.
-    pub fn signal(&self, signal: &str) {
-        let command = format!("kill -{signal} {}", self.child.id());
-        let sent = Command::new("sh").args(["-c", &command]).status().expect("a shell");
-        assert!(sent.success(), "the program is there");
+    pub fn signal(&self, name: &str) {
+        self.program.signal(name);
     }
 
     /// Ends it in order; whether it says that all went well.
     pub fn end(&mut self) -> bool {
         self.signal("TERM");
         let mut status = None;
-        wait_for("the program ends", START_LIMIT, || {
-            status = self.child.try_wait().expect("a child");
+        wait_for("the program ends", END_LIMIT, || {
+            status = self.program.0.try_wait().expect("a child");
             status.is_some()
         });
         status.is_some_and(|it| it.success())
@@ -92,13 +88,6 @@ impl Program {
     /// What it said on standard error so far.
     pub fn stderr(&self) -> String {
         std::fs::read_to_string(self.path("stderr")).expect("a file")
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -126,9 +115,4 @@ fn write(folder: &tempfile::TempDir, yaml: &str, data: SocketAddr, admin: Socket
     let text = format!("listen: {data}\nadmin: {{ listen: {admin} }}\n{yaml}");
     std::fs::write(&beside, text).expect("a file");
     std::fs::rename(&beside, folder.path().join("tidegate.yaml")).expect("in its place");
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address")
 }

@@ -10,7 +10,7 @@ use tidegate_tests::client::{Client, call, messages, request};
 use tidegate_tests::messages as protocol;
 use tidegate_tests::time::{pause_ms, wait_for};
 use tidegate_tests::upstream::Upstream;
-use tidegate_tests::{IoChoice, Program, both_drivers};
+use tidegate_tests::{IoChoice, Running, both_drivers};
 
 const UPSTREAM_KEY: &str = "sk-canary-upstream-0123456789";
 
@@ -26,7 +26,7 @@ fn yaml(driver: IoChoice, upstream: &Upstream, logs: &str) -> String {
     )
 }
 
-fn one_call(program: &Program) {
+fn one_call(program: &Running) {
     let reply = call(program.data(), messages(&protocol::request("claude-sonnet-5-5")));
     assert_eq!(reply.status, 200, "{}", reply.text());
 }
@@ -46,7 +46,7 @@ both_drivers! {
     /// The file is moved away under load, five times, and the program told: every call is in one of the files, once.
     fn rotation_by_rename_and_signal(driver) {
         let upstream = Upstream::good("fine");
-        let mut program = Program::serve(&yaml(driver, &upstream, "access_log: { to: calls }"));
+        let mut program = Running::serve(&yaml(driver, &upstream, "access_log: { to: calls }"));
         let stop = Arc::new(AtomicBool::new(false));
         let callers: Vec<_> = (0..2).map(|_| {
             let (stop, address) = (stop.clone(), program.data());
@@ -91,7 +91,7 @@ both_drivers! {
     fn lines_on_standard_output_and_json_on_standard_error(driver) {
         let upstream = Upstream::good("fine");
         let logs = "access_log: { to: stdout }\nlog: { format: json }";
-        let mut program = Program::serve(&yaml(driver, &upstream, logs));
+        let mut program = Running::serve(&yaml(driver, &upstream, logs));
         (0..3).for_each(|_| one_call(&program));
         assert!(program.end(), "{}", program.stderr());
         let calls = objects(&program.stdout());
@@ -108,7 +108,7 @@ both_drivers! {
     fn a_stuck_log_holds_nobody_up(driver) {
         let upstream = Upstream::good("fine");
         let good = yaml(driver, &upstream, "");
-        let mut program = Program::serve_unheard(&good);
+        let mut program = Running::serve_unheard(&good);
         // Two hundred complaints with their lines are more than a pipe holds, told more than once.
         let wrong: String = (0..200).map(|it| format!("field_{it}: \"{}\"\n", "x".repeat(400))).collect();
         for round in 0..6 {
@@ -127,7 +127,7 @@ both_drivers! {
     /// The level follows a reload, down and up; a wrong configuration is told of and changes nothing.
     fn the_level_follows_a_reload(driver) {
         let upstream = Upstream::good("fine");
-        let program = Program::serve(&yaml(driver, &upstream, "log: { level: error }"));
+        let program = Running::serve(&yaml(driver, &upstream, "log: { level: error }"));
         let reload = |logs: &str| {
             program.configure(&yaml(driver, &upstream, logs));
             program.signal("HUP");
