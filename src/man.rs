@@ -19,6 +19,7 @@ const SECTIONS: [(&str, &[(&str, &str)]); 4] = [
                 "SIGTERM, SIGINT",
                 "drain: no new calls; running ones have 30 seconds, streams 10 minutes. A second one ends at once.",
             ),
+            ("SIGUSR1", "opens the file of the access log anew, after it was moved away."),
         ],
     ),
     (
@@ -26,7 +27,7 @@ const SECTIONS: [(&str, &[(&str, &str)]); 4] = [
         &[
             (
                 "TIDEGATE_LOG",
-                "level of the log on standard error: error, warn, info (the default), debug, trace.",
+                "level of the log on standard error, above the configuration's: error, warn, info, debug, trace.",
             ),
             ("NAME", "whatever the file refers to as ${env:NAME}."),
         ],

@@ -70,7 +70,7 @@ fn the_manual_names_every_command_and_option_and_no_other() {
     let named = manual.lines().filter_map(|it| it.strip_prefix(".SS \"tidegate ")?.strip_suffix('"'));
     assert_eq!(named.map(str::to_owned).collect::<BTreeSet<String>>(), commands());
     assert_eq!(options(&manual.replace("\\-", "-").replace("\\fB", " ")), helped_options());
-    for word in ["SIGHUP", "SIGTERM", "TIDEGATE_LOG", "EXIT STATUS"] {
+    for word in ["SIGHUP", "SIGTERM", "SIGUSR1", "TIDEGATE_LOG", "EXIT STATUS"] {
         assert!(manual.contains(word), "{word}");
     }
     if is_there("groff") {
