@@ -12,6 +12,13 @@ pub const HEAD_FIELDS_MAX: usize = 100;
 pub const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Announced bodies up to this size get their room at once; a larger one grows as it really arrives.
 pub const BODY_AT_ONCE_BYTES_MAX: u64 = 1024 * 1024;
+/// Bytes of a form: most of it is passed on as it arrives and never held.
+pub const FORM_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// A form up to this size is held until it is complete, so that it fails over like any other body. Of a larger one as
+/// much is held as stands before its model, at most `BODY_BYTES_MAX`.
+pub const FORM_HELD_BYTES: usize = 256 * 1024;
+/// A caller may send the rest of a form no slower than this, once `BODY_TIMEOUT` is used up.
+pub const UPLOAD_BYTES_PER_S_MIN: u64 = 64 * 1024;
 /// Step in which body memory is taken.
 pub const BODY_STEP_BYTES: usize = 64 * 1024;
 /// Body memory is the memory limit of the process divided by this.
@@ -197,6 +204,7 @@ const _: () = assert!(HEAD_BYTES_MAX + RECV_BUFFER_BYTES <= EVENTS_HELD_BYTES_MA
 const _: () = assert!(BODY_BYTES_MAX.is_multiple_of(BODY_STEP_BYTES));
 const _: () = assert!(MODEL_NAME_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(ACCESS_TRIES_MAX >= 2, "the first try and the last");
+const _: () = assert!(FORM_HELD_BYTES < BODY_BYTES_MAX && FORM_BYTES_MAX > BODY_BYTES_MAX as u64);
 const _: () = assert!(PROVIDERS_MAX <= u16::MAX as usize);
 const _: () = assert!(KEYS_MAX <= u16::MAX as usize);
 const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < IDLE_TIMEOUT.as_secs());

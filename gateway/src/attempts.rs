@@ -4,6 +4,7 @@
 mod exchange;
 mod judged;
 
+use std::ops::Range;
 use std::time::Duration;
 
 use tidegate_core::access::Try;
@@ -25,7 +26,7 @@ use crate::path::Stop;
 use crate::plane::Published;
 use crate::record::Record;
 use crate::relay::{Interrupted, Line, Rest, Tap};
-use crate::upstream::Reply;
+use crate::upstream::{Reply, Upload};
 use crate::worker::Worker;
 
 /// What the caller asked for.
@@ -37,6 +38,8 @@ pub(crate) struct Call<'a> {
     pub(crate) skim: &'a Skim<'a>,
     /// The model asked for; empty where the operation names none.
     pub(crate) asked: &'a str,
+    /// Where the body has its name.
+    pub(crate) model_span: Range<usize>,
     /// What it has to do with things that outlive it.
     pub(crate) state: State,
     pub(crate) caller: Option<&'a Caller>,
@@ -50,6 +53,8 @@ pub(crate) struct Serving<'a, 'r> {
     pub(crate) record: &'r mut Record,
     pub(crate) buffers: &'r mut Buffers,
     permit: Permit,
+    /// What was not collected of the body: it is passed on as it arrives, once.
+    upload: Option<Upload<'a>>,
     /// A provider may have worked on the call: it is settled, not refunded.
     used: bool,
     /// The model name that went upstream last.
@@ -72,6 +77,8 @@ pub(crate) enum Tried {
     Answered,
     /// Before the commit point: the walk goes on.
     Failed(Box<Failed>),
+    /// The caller sent what must not go on: the call ends with this.
+    Refused(Fault, Option<String>),
 }
 
 /// A try that brought no good reply.
@@ -90,6 +97,7 @@ impl<'a, 'r> Serving<'a, 'r> {
         record: &'r mut Record,
         buffers: &'r mut Buffers,
         permit: Permit,
+        upload: Option<Upload<'a>>,
     ) -> Serving<'a, 'r> {
         Serving {
             worker,
@@ -98,6 +106,7 @@ impl<'a, 'r> Serving<'a, 'r> {
             record,
             buffers,
             permit,
+            upload,
             used: false,
             model: call.asked,
             exchange: None,
@@ -134,6 +143,7 @@ impl<'a, 'r> Serving<'a, 'r> {
             let used_before = self.used;
             let failed = match self.try_once(line, exchange).await? {
                 Tried::Answered => return Ok(()),
+                Tried::Refused(fault, detail) => return Err(Stop::Fault(fault, detail)),
                 Tried::Failed(failed) => failed,
             };
             self.used = used_before || (self.used && may_have_worked(failed.verdict));

@@ -11,6 +11,7 @@ use tidegate_ring::Conn;
 use tidegate_wire::body::{BodyError, BodyReader};
 
 use crate::inbound::Source;
+use crate::path::Stop;
 
 /// The bytes that request bodies of the process may hold together. One counter: workers add before they
 /// allocate and subtract after they freed, so it never reads below what is held.
@@ -71,33 +72,43 @@ impl Drop for BodyLease {
     }
 }
 
-/// Collects the whole body into `into`. What was not read stays with `reader` and `source`, so that a refusal
-/// knows what is left on the line.
+/// Collects the body into `into`, all of it or until `enough` says of a new piece (given with how many bytes there are
+/// then) that the rest can wait. What was not read stays with `reader` and `source`, so that a refusal knows what is
+/// left on the line.
 pub(crate) async fn collect(
     memory: &BodyMemory,
     conn: &Conn,
     source: &mut Source,
     reader: &mut BodyReader,
     into: &mut Vec<u8>,
-) -> Result<BodyLease, Fault> {
+    mut enough: impl FnMut(&[u8], usize) -> Result<bool, Stop>,
+) -> Result<BodyLease, Stop> {
     let deadline = Moment::from_ns(tidegate_ring::now_ns()) + limits::BODY_TIMEOUT;
     let mut lease = BodyLease::new(memory);
     into.clear();
     while !reader.ended() {
         let step = reader.next(source.bytes()).map_err(fault_of)?;
         let data = step.data.len();
+        let mut done = false;
         if data > 0 {
+            if into.len() + data > limits::BODY_BYTES_MAX {
+                return Err(Fault::never(FaultKind::BodyTooLarge).into());
+            }
             let capacity = capacity_for(into, data, reader.remaining_length());
             wait_for_memory(&mut lease, capacity, deadline).await?;
             into.reserve_exact(capacity - into.len());
             into.extend_from_slice(&source.bytes()[step.data.clone()]);
+            done = enough(&source.bytes()[step.data.clone()], into.len())?;
         }
         source.consume(step.consumed);
+        if done {
+            break;
+        }
         if step.consumed == 0 && !step.ended {
             match tidegate_ring::deadline(deadline.as_ns(), source.fill(conn)).await {
-                Err(_) => return Err(Fault::new(FaultKind::BodyTooSlow)),
+                Err(_) => return Err(Fault::new(FaultKind::BodyTooSlow).into()),
                 Ok(Ok(true)) => {}
-                Ok(Ok(false) | Err(_)) => return Err(Fault::new(FaultKind::Malformed)),
+                Ok(Ok(false) | Err(_)) => return Err(Fault::new(FaultKind::Malformed).into()),
             }
         }
     }

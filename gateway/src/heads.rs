@@ -46,7 +46,8 @@ pub(crate) struct RequestParts<'a> {
     pub(crate) key: &'a Key,
     pub(crate) operation: &'a Operation<'a>,
     pub(crate) head: &'a RequestHead,
-    pub(crate) body_bytes: usize,
+    /// Its length; `None` where nobody knows it yet.
+    pub(crate) body_bytes: Option<u64>,
 }
 
 /// Writes the head of a request to a provider into `out`. Fails only where a configured credential cannot stand
@@ -82,8 +83,10 @@ pub(crate) fn write_request(
     }
     writer.field("accept-encoding", b"identity")?;
     // A request whose method means no body says nothing of one (RFC 9110 §8.6).
-    if parts.body_bytes > 0 || parts.head.method() == "POST" {
-        writer.content_length(parts.body_bytes as u64)?;
+    match parts.body_bytes {
+        None => writer.chunked()?,
+        Some(0) if parts.head.method() != "POST" => {}
+        Some(bytes) => writer.content_length(bytes)?,
     }
     writer.finish();
     Ok(())

@@ -1,6 +1,7 @@
 //! The life of one request, top to bottom. Each step is a call into a named module; any step may end in a fault,
 //! and every fault ends in `answer`.
 
+use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
@@ -16,9 +17,10 @@ use tidegate_core::quota::Need;
 use tidegate_core::report::CallEnd;
 use tidegate_core::route::{Ask, Plan, State, plan as plan_targets, plan_of_state};
 use tidegate_core::usage::Estimate;
-use tidegate_providers::{Dialect, Operation, OperationKind, presented_credentials};
+use tidegate_providers::{Dialect, Operation, OperationKind, RouteMiss, presented_credentials};
 use tidegate_ring::Conn;
 use tidegate_wire::body::BodyReader;
+use tidegate_wire::form::{self, FormSearch};
 use tidegate_wire::head::{Refusal, RequestHead};
 use tidegate_wire::skim::{Skim, SkimLimits, skim};
 
@@ -29,6 +31,7 @@ use crate::inbound::Source;
 use crate::plane::Published;
 use crate::record::{OpenRecord, Record};
 use crate::relay::{Interrupted, Line, Sent};
+use crate::upstream::Upload;
 use crate::worker::Worker;
 use crate::{answer, body, listing};
 
@@ -75,7 +78,12 @@ pub(crate) async fn serve(worker: &Worker, slot: &mut Slot) -> After {
     let mut open = OpenRecord::begin(worker, published.clone(), dialect, *client, Some(head), &sent);
     open.record.bytes_in = source.consumed_bytes();
     let mut line = Line::new(worker, conn, &sent, head);
-    let mut reader = match BodyReader::new(head.framing(), limits::BODY_BYTES_MAX as u64) {
+    let operation = dialect.operation(head.method(), path);
+    let body_bytes_max = match &operation {
+        Ok(operation) if operation.kind == OperationKind::Form => limits::FORM_BYTES_MAX,
+        _ => limits::BODY_BYTES_MAX as u64,
+    };
+    let mut reader = match BodyReader::new(head.framing(), body_bytes_max) {
         Ok(reader) => reader,
         Err(error) => {
             line.keep_alive = false;
@@ -87,7 +95,7 @@ pub(crate) async fn serve(worker: &Worker, slot: &mut Slot) -> After {
     let awaits_continue = head.expects_continue();
     let mut incoming = Incoming { dialect, head, conn, source, reader: &mut reader, awaits_continue };
     let served =
-        steps(worker, &published, &mut incoming, path, &mut line, &mut open.record, body, buffers).await;
+        steps(worker, &published, &mut incoming, operation, &mut line, &mut open.record, body, buffers).await;
     let awaits_continue = incoming.awaits_continue;
     open.record.bytes_in = source.consumed_bytes();
     if let Err(stop) = served {
@@ -121,7 +129,7 @@ async fn steps(
     worker: &Worker,
     published: &Published,
     incoming: &mut Incoming<'_>,
-    path: &str,
+    operation: Result<Operation<'_>, RouteMiss>,
     line: &mut Line<'_>,
     record: &mut Record,
     body: &mut Vec<u8>,
@@ -129,9 +137,7 @@ async fn steps(
 ) -> Result<(), Stop> {
     let snapshot = &*published.snapshot;
     let (dialect, head) = (incoming.dialect, incoming.head);
-    let operation = dialect
-        .operation(head.method(), path)
-        .map_err(|_| Stop::Fault(Fault::never(FaultKind::NoSuchOperation), None))?;
+    let operation = operation.map_err(|_| Stop::Fault(Fault::never(FaultKind::NoSuchOperation), None))?;
     if operation.kind == OperationKind::Root {
         line.keep_alive &= !incoming.awaits_continue;
         return listing::root(line, record).await;
@@ -148,22 +154,31 @@ async fn steps(
         line.keep_alive &= !incoming.awaits_continue;
         return listing::models(line, record, snapshot, dialect, &operation, head).await;
     }
-    buffers.lease = Some(collect_body(worker, incoming, line, record, body).await?);
+    let deadline = worker.now() + limits::BODY_TIMEOUT;
+    let mut form = form_of(&operation, head)?;
+    buffers.lease = Some(collect_body(worker, incoming, line, record, body, form.as_mut()).await?);
     record.bytes_in = incoming.source.consumed_bytes();
     let body: &[u8] = body;
     panic_on_mark(worker, body);
     let skim = skimmed(&operation, body)?;
+    let (asked, model_span) = match form.as_ref().map(FormSearch::found) {
+        None => (skim.model.map(|it| it.decoded()).unwrap_or_default(), skim.model_span.clone()),
+        Some(Some((model, span))) => (Cow::Owned(model.to_owned()), span),
+        Some(None) => return Err(no_model()),
+    };
     let state = dialect.state(&operation, &skim);
-    let asked = skim.model.map(|it| it.decoded()).unwrap_or_default();
     record.model = Excerpt::of(&asked);
     let streamed = operation.kind == OperationKind::Generate && skim.stream == Some(true);
     record.streamed = streamed;
-    let call = Call { dialect, operation: &operation, head, body, skim: &skim, asked: &asked, state, caller };
-    let (walk, permit) = admit(worker, published, &call, record)?;
+    let Incoming { conn, source, reader, .. } = incoming;
+    let upload = form.filter(|_| !reader.ended()).map(|form| Upload { conn, source, reader, form, deadline });
+    let (operation, skim, asked) = (&operation, &skim, &*asked);
+    let call = Call { dialect, operation, head, body, skim, asked, model_span, state, caller };
+    let (walk, permit) = admit(worker, published, &call, record, upload.is_some())?;
     if streamed {
         line.expect_stream();
     }
-    Serving::new(worker, published, &call, record, buffers, permit).run(line, walk).await
+    Serving::new(worker, published, &call, record, buffers, permit, upload).run(line, walk).await
 }
 
 /// Where the call may go, and the permission to go there.
@@ -172,35 +187,53 @@ fn admit(
     published: &Published,
     call: &Call<'_>,
     record: &Record,
+    passes_on: bool,
 ) -> Result<(Walk, Permit), Stop> {
-    let Call { dialect, operation, head, body, skim, asked, state, caller } = *call;
+    let Call { dialect, operation, head, body, skim, asked, state, caller, .. } = *call;
     let snapshot = &*published.snapshot;
-    let counts = operation.kind == OperationKind::Generate;
+    let counts = operation.kind.generates();
     let plan = if operation.kind == OperationKind::Object {
         plan_of_state(snapshot, dialect.id)?
     } else {
         let ask = Ask { model: asked, dialect: dialect.id, caller: record.caller, state };
         plan_targets(snapshot, &ask).map_err(|fault| Stop::Fault(fault, Some(asked.to_owned())))?
     };
-    let estimate = if counts { estimate(published, &plan, body, skim) } else { Estimate::default() };
+    // The bytes of files say nothing about tokens.
+    let text_bytes = if operation.kind == OperationKind::Form { 0 } else { body.len() as u64 };
+    let estimate = if counts { estimate(published, &plan, text_bytes, skim) } else { Estimate::default() };
     let permit = reserve(worker, caller, estimate)?;
-    let shape = CallShape { streamed: record.streamed, pinned: state == State::Asked, counts_health: counts };
+    let pinned = state == State::Asked || passes_on;
+    let shape = CallShape { streamed: record.streamed, pinned, counts_health: counts };
     let walk = Walk::new(plan, need(estimate), affinity(dialect, head, skim, body), shape, worker.now());
     Ok((walk, permit))
 }
 
 /// What the body says; nothing where the operation is all in its path.
 fn skimmed<'b>(operation: &Operation<'_>, body: &'b [u8]) -> Result<Skim<'b>, Stop> {
-    if operation.kind == OperationKind::Object {
+    if matches!(operation.kind, OperationKind::Form | OperationKind::Object) {
         return Ok(Skim::default());
     }
-    let malformed = |why: String| Stop::Fault(Fault::never(FaultKind::MalformedBody), Some(why));
     let skim = skim(body, SkimLimits { depth_max: limits::JSON_DEPTH_MAX })
         .map_err(|error| malformed(error.to_string()))?;
-    if skim.model.is_none() {
-        return Err(malformed("`model` is missing".to_owned()));
+    if skim.model.is_none() { Err(no_model()) } else { Ok(skim) }
+}
+
+fn malformed(why: String) -> Stop {
+    Stop::Fault(Fault::never(FaultKind::MalformedBody), Some(why))
+}
+
+fn no_model() -> Stop {
+    malformed("`model` is missing".to_owned())
+}
+
+/// What looks for the model in a form, where the operation takes one.
+fn form_of(operation: &Operation<'_>, head: &RequestHead) -> Result<Option<FormSearch>, Stop> {
+    if operation.kind != OperationKind::Form {
+        return Ok(None);
     }
-    Ok(skim)
+    let boundary = head.field("content-type").and_then(form::boundary);
+    let boundary = boundary.ok_or_else(|| malformed("it has to be `multipart/form-data`".to_owned()))?;
+    Ok(Some(FormSearch::new(boundary, "model", limits::MODEL_NAME_BYTES_MAX)))
 }
 
 /// Collects the body, after the permission to send it where the caller asks for one.
@@ -210,6 +243,7 @@ async fn collect_body(
     line: &mut Line<'_>,
     record: &mut Record,
     into: &mut Vec<u8>,
+    mut form: Option<&mut FormSearch>,
 ) -> Result<body::BodyLease, Stop> {
     let coding = incoming.head.field("content-encoding").map(<[u8]>::trim_ascii);
     if coding.is_some_and(|it| !it.is_empty() && !it.eq_ignore_ascii_case(b"identity")) {
@@ -221,9 +255,15 @@ async fn collect_body(
     }
     incoming.awaits_continue = false;
     let memory = &worker.plane.body_memory;
-    let mut collecting = pin!(body::collect(memory, incoming.conn, incoming.source, incoming.reader, into));
+    let enough = |piece: &[u8], collected: usize| {
+        let Some(form) = form.as_mut() else { return Ok(false) };
+        form.feed(piece).map_err(|error| malformed(error.to_string()))?;
+        Ok(form.found().is_some() && collected >= limits::FORM_HELD_BYTES)
+    };
+    let mut collecting =
+        pin!(body::collect(memory, incoming.conn, incoming.source, incoming.reader, into, enough));
     let collected = poll_fn(|cx| match collecting.as_mut().poll(cx) {
-        Poll::Ready(collected) => Poll::Ready(collected.map_err(Stop::from)),
+        Poll::Ready(collected) => Poll::Ready(collected),
         Poll::Pending if worker.is_cutting(false) => Poll::Ready(Err(Interrupted::ShuttingDown.into())),
         Poll::Pending => Poll::Pending,
     })
@@ -232,10 +272,10 @@ async fn collect_body(
     collected
 }
 
-fn estimate(published: &Published, plan: &Plan, body: &[u8], skim: &Skim<'_>) -> Estimate {
+fn estimate(published: &Published, plan: &Plan, body_bytes: u64, skim: &Skim<'_>) -> Estimate {
     let first = &plan.targets()[0];
     let class = &published.snapshot.provider(first.provider).classes[first.class.index()];
-    class.estimate.estimate(body.len() as u64, skim.max_tokens)
+    class.estimate.estimate(body_bytes, skim.max_tokens)
 }
 
 fn need(estimate: Estimate) -> Need {

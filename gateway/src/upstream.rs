@@ -4,10 +4,12 @@
 mod connect;
 mod pool;
 mod reply;
+mod upload;
 
 pub(crate) use connect::checkout;
 pub(crate) use pool::Pools;
-pub(crate) use reply::{Data, Reply, ReplyFailure, request_reply};
+pub(crate) use reply::{Data, Reply, ReplyFailure, begin_reply, request_reply};
+pub(crate) use upload::{Upload, Uploaded, pass_on};
 
 use tidegate_ring::Conn;
 

@@ -77,6 +77,7 @@ type WriteModels = fn(&mut Vec<u8>, &mut dyn Iterator<Item = ModelCard<'_>>, &Pa
 pub(crate) struct Calls {
     pub(crate) observed_limits: fn(&dyn Fields) -> ObservedLimits,
     pub(crate) stream_event: fn(&Rules, &EventView<'_>) -> StreamEvent,
+    pub(crate) usage_object: fn(&[u8]) -> Option<usize>,
     /// Reads a `usage` object.
     pub(crate) usage: fn(&[u8]) -> Usage,
     pub(crate) body_edit: fn(&Operation<'_>, &[u8], &Skim<'_>) -> Option<Edit<'static>>,
@@ -247,6 +248,12 @@ impl Dialect {
     /// are read whole.
     pub fn stream_event(&self, event: &EventView<'_>) -> StreamEvent {
         (self.call.stream_event)(&self.rules, event)
+    }
+
+    /// Where in an event, of which only the beginning is there, the object begins whose member is [`USAGE`]; for events
+    /// that are too large to be held and end a stream.
+    pub fn usage_object(&self, opening: &[u8]) -> Option<usize> {
+        (self.call.usage_object)(opening)
     }
 
     /// The usage that a whole reply states.

@@ -57,6 +57,8 @@ pub enum PathShape {
 pub enum OperationKind {
     /// Count the tokens of a would-be call, whose JSON body names a model; never touches health.
     CountTokens,
+    /// Produce something from a form that names a model and holds files.
+    Form,
     /// Produce something from a JSON body that names a model.
     Generate,
     /// One model; answered from the configuration.
@@ -71,6 +73,13 @@ pub enum OperationKind {
 
 /// Longest id of something kept.
 const ID_BYTES_MAX: usize = 256;
+
+impl OperationKind {
+    /// Whether it produces something, which uses quotas and says something about their health.
+    pub fn generates(self) -> bool {
+        matches!(self, OperationKind::Form | OperationKind::Generate)
+    }
+}
 
 impl RouteRow {
     pub(crate) const fn new(

@@ -9,6 +9,7 @@ pub mod cage;
 pub mod client;
 pub mod gateway;
 pub mod messages;
+pub mod openai;
 pub mod page;
 pub mod program;
 pub mod provider;

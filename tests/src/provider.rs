@@ -19,7 +19,11 @@ fn answer(heard: &Heard) -> Vec<Step> {
     if heard.target().starts_with("POST /v1/messages/count_tokens") {
         return whole(200, &[], r#"{"input_tokens":42}"#);
     }
-    let chat = heard.target().contains("/chat/completions");
+    // By its path, unless the prompt asks for something special.
+    if let Some(steps) = crate::openai::answer(heard).filter(|_| matches!(case.as_str(), "text" | "")) {
+        return steps;
+    }
+    let chat = heard.target().contains("/v1/") && !heard.target().contains("/messages");
     match (case.as_str(), chat) {
         ("silent", _) => vec![Step::Pause(Duration::from_secs(3)), Step::Close],
         ("text", true) => chat_text(heard),

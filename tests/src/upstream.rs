@@ -308,7 +308,10 @@ fn read_request(
     };
     let head = String::from_utf8(received[..head_bytes].to_vec()).expect("a head in ASCII");
     let head = head.trim_end().to_owned();
-    assert!(field(&head, "transfer-encoding").is_none(), "the gateway knows the length of what it sends");
+    if field(&head, "transfer-encoding").is_some() {
+        received.drain(..head_bytes);
+        return Some((head, read_chunks(socket, received, shared)?));
+    }
     let length = field(&head, "content-length").map_or(0, |it| it.parse().expect("a length"));
     while received.len() < head_bytes + length {
         more(socket, received, shared)?;
@@ -316,6 +319,29 @@ fn read_request(
     let body = received[head_bytes..head_bytes + length].to_vec();
     received.drain(..head_bytes + length);
     Some((head, body))
+}
+
+/// A body in chunks: what the gateway sends only where a caller did.
+fn read_chunks(socket: &mut TcpStream, received: &mut Vec<u8>, shared: &Shared) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let line = loop {
+            match received.windows(2).position(|it| it == b"\r\n") {
+                Some(at) => break at,
+                None => more(socket, received, shared)?,
+            }
+        };
+        let size = String::from_utf8_lossy(&received[..line]).into_owned();
+        let size = usize::from_str_radix(&size, 16).expect("a chunk's size");
+        while received.len() < line + 2 + size + 2 {
+            more(socket, received, shared)?;
+        }
+        let chunk: Vec<u8> = received.drain(..line + 2 + size + 2).collect();
+        body.extend_from_slice(&chunk[line + 2..line + 2 + size]);
+        if size == 0 {
+            return Some(body);
+        }
+    }
 }
 
 fn more(socket: &mut TcpStream, received: &mut Vec<u8>, shared: &Shared) -> Option<()> {

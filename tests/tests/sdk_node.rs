@@ -28,6 +28,15 @@ both_drivers! {
         run_both(driver, "older");
     }
 
+    /// Responses, embeddings, completions, images, sound.
+    fn surface(driver) {
+        let (direct, behind) = (provider::start(), provider::start());
+        let gateway = Gateway::start(driver, 2, &config(&behind));
+        sdk::node("surface.mjs", &[&format!("{}/v1", direct.url()), "key-direct"]);
+        sdk::node("surface.mjs", &[&format!("http://{}/v1", gateway.address()), sameness::VIRTUAL_KEY]);
+        assert_same(&direct, &behind);
+    }
+
     /// Each SDK's own class for what is judged on the way.
     fn typed_errors(driver) {
         for (status, line) in JUDGED.into_iter().flat_map(|status| [(status, "current"), (status, "older")]) {

@@ -36,6 +36,16 @@ both_drivers! {
         assert_same(&direct, &behind);
     }
 
+    /// Responses, embeddings, completions, images, sound.
+    fn surface(driver) {
+        let (direct, behind) = (provider::start(), provider::start());
+        let gateway = Gateway::start(driver, 2, &config(&behind));
+        sdk::python("surface.py", &[&format!("{}/v1", direct.url()), "key-direct"]);
+        sdk::python("surface.py", &[&format!("http://{}/v1", gateway.address()), sameness::VIRTUAL_KEY]);
+        assert_same(&direct, &behind);
+        sdk::python("surface.py", &[&format!("http://{}/openai/v1", gateway.address()), sameness::VIRTUAL_KEY]);
+    }
+
     /// Each SDK's own class for what is judged on the way.
     fn typed_errors(driver) {
         for status in JUDGED {

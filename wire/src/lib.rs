@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod body;
+pub mod form;
 pub mod head;
 pub mod json;
 pub mod passing;

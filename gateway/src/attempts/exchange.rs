@@ -1,13 +1,17 @@
 //! One try at one upstream: connection, request, reply head. Decides when a request may be sent a second time on
 //! a fresh connection: only if the first one was kept from an earlier call and no reply began on it.
 
+use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::task::Poll;
 
+use tidegate_core::Fault;
 use tidegate_core::attempt::{Deadlines, Exchange};
 use tidegate_core::report::{OrganizationReport, Report};
 use tidegate_core::route::State;
 use tidegate_core::verdict::{TargetFailure, Verdict};
-use tidegate_providers::Fields;
+use tidegate_providers::{Fields, OperationKind};
+use tidegate_wire::body::{CHUNK_END, chunk_prefix};
 use tidegate_wire::head::ResponseHead;
 use tidegate_wire::json;
 use tidegate_wire::splice::{Edit, splice};
@@ -16,10 +20,20 @@ use zeroize::Zeroize;
 use super::{Failed, Serving, Tried};
 use crate::heads::{self, ReplyFields, RequestParts};
 use crate::relay::{Interrupted, Line};
-use crate::upstream::{self, Reply, ReplyFailure};
+use crate::upstream::{self, Reply, ReplyFailure, Uploaded, Upstream};
 
 /// A request's head, and its body in pieces around what the gateway changes.
 const SLICES_MAX: usize = 8;
+
+/// What came of a request.
+enum Replied {
+    /// The head of a reply.
+    Reply(Box<Reply>),
+    /// None, and what its absence means.
+    Failed(Verdict),
+    /// The caller sent what must not go on.
+    Refused(Fault, Option<String>),
+}
 
 impl Serving<'_, '_> {
     /// Sends the call to the upstream of `exchange` and carries its reply to the caller.
@@ -45,20 +59,37 @@ impl Serving<'_, '_> {
         let usage_edit = self.call.dialect.body_edit(self.call.operation, self.call.body, self.call.skim);
         let takes_usage_out = usage_edit.is_some();
         let model_edit = exchange.target.name.is_spliced().then(|| {
-            json::write_str(&mut name, self.model);
-            Edit { span: self.call.skim.model_span.clone(), with: &name }
+            match self.call.operation.kind {
+                OperationKind::Form => name.extend_from_slice(self.model.as_bytes()),
+                _ => json::write_str(&mut name, self.model),
+            }
+            Edit { span: self.call.model_span.clone(), with: &name }
         });
         let (edits, count) = in_order(model_edit, usage_edit);
         let body = splice(self.call.body, &edits[..count]);
-        if !self.write_request_head(&exchange, body.total_bytes()) {
+        let collected = body.total_bytes() as u64;
+        let body_bytes = match &self.upload {
+            None => Some(collected),
+            Some(upload) => upload.remaining_length().map(|rest| collected + rest),
+        };
+        if !self.write_request_head(&exchange, body_bytes) {
             return Ok(failed(exchange, Verdict::KeyRefused));
         }
         let request_head = std::mem::take(&mut self.buffers.request_head);
         let mut slices: [&[u8]; SLICES_MAX] = [b""; SLICES_MAX];
         slices[0] = &request_head;
         let mut used = 1;
+        let mut prefix = [0; 18];
+        if body_bytes.is_none() {
+            slices[used] = chunk_prefix(collected as usize, &mut prefix);
+            used += 1;
+        }
         for piece in body {
             slices[used] = piece;
+            used += 1;
+        }
+        if body_bytes.is_none() {
+            slices[used] = CHUNK_END;
             used += 1;
         }
         let replied = self.exchange(line, &mut exchange, &slices[..used], head).await;
@@ -66,13 +97,14 @@ impl Serving<'_, '_> {
         self.buffers.request_head = request_head;
         self.buffers.request_head.zeroize();
         match replied? {
-            Ok(reply) => self.handle_reply(line, exchange, reply, head, takes_usage_out).await,
-            Err(verdict) => Ok(failed(exchange, verdict)),
+            Replied::Reply(reply) => self.handle_reply(line, exchange, *reply, head, takes_usage_out).await,
+            Replied::Failed(verdict) => Ok(failed(exchange, verdict)),
+            Replied::Refused(fault, detail) => Ok(Tried::Refused(fault, detail)),
         }
     }
 
     /// False where the configured credential cannot stand in a field.
-    fn write_request_head(&mut self, exchange: &Exchange, body_bytes: usize) -> bool {
+    fn write_request_head(&mut self, exchange: &Exchange, body_bytes: Option<u64>) -> bool {
         let snapshot = &*self.published.snapshot;
         let parts = RequestParts {
             snapshot,
@@ -93,12 +125,12 @@ impl Serving<'_, '_> {
         exchange: &mut Exchange,
         slices: &[&[u8]],
         head: &mut ResponseHead,
-    ) -> Result<Result<Reply, Verdict>, Interrupted> {
+    ) -> Result<Replied, Interrupted> {
         let snapshot = &*self.published.snapshot;
         let provider = snapshot.provider(exchange.provider);
         let transport = self.published.transports.get(exchange.provider.index()).and_then(Option::as_ref);
         // What one account keeps is never sent twice, not even into a connection that may be dead.
-        let mut reuse = self.call.state != State::Asked;
+        let mut reuse = self.call.state != State::Asked && self.upload.is_none();
         loop {
             // From now on: a kept connection that died late leaves its successor a whole deadline.
             let connect = self.worker.now() + provider.timeouts.connect;
@@ -107,21 +139,70 @@ impl Serving<'_, '_> {
                 Ok(connected) => connected,
                 Err(failure) => {
                     tracing::debug!(provider = &*provider.name, detail = failure.detail, "no connection");
-                    return Ok(Err(failure.verdict()));
+                    return Ok(Replied::Failed(failure.verdict()));
                 }
             };
             let reused = connected.reused;
             exchange.sent(self.worker.now());
             self.permit.sent();
             self.used = true;
+            if self.upload.is_some() {
+                // Rare, and large: not a part of every connection's task.
+                return Box::pin(self.upload(line, connected, slices, head, exchange)).await;
+            }
             let deadlines = self.deadlines(exchange);
             // By reference: what is awaited by value is held twice, here and in there.
             let replied = pin!(upstream::request_reply(connected, slices, head, &deadlines));
             match line.hold(self.record, replied).await? {
-                Ok(reply) => return Ok(Ok(reply)),
+                Ok(reply) => return Ok(Replied::Reply(Box::new(reply))),
                 Err(ReplyFailure::NeverBegan) if reused => reuse = false,
-                Err(failure) => return Ok(Err(Verdict::TargetFailed(failure.target_failure()))),
+                Err(failure) => {
+                    return Ok(Replied::Failed(Verdict::TargetFailed(failure.target_failure())));
+                }
             }
+        }
+    }
+
+    /// Passes on what the caller still sends, and reads the head of the reply.
+    async fn upload(
+        &mut self,
+        line: &mut Line<'_>,
+        mut connected: Upstream,
+        slices: &[&[u8]],
+        head: &mut ResponseHead,
+        exchange: &Exchange,
+    ) -> Result<Replied, Interrupted> {
+        let snapshot = &*self.published.snapshot;
+        let stall = snapshot.provider(exchange.provider).timeouts.idle;
+        let Some(mut upload) = self.upload.take() else { return Err(Interrupted::CallerGone) };
+        self.record.overhead.pause();
+        let worker = self.worker;
+        let uploaded = {
+            let mut passing = pin!(upstream::pass_on(&mut connected, slices, &mut upload, stall));
+            poll_fn(|cx| match passing.as_mut().poll(cx) {
+                Poll::Ready(uploaded) => Poll::Ready(Ok(uploaded)),
+                Poll::Pending if worker.is_cutting(false) => Poll::Ready(Err(Interrupted::ShuttingDown)),
+                Poll::Pending => Poll::Pending,
+            })
+            .await
+        };
+        self.record.overhead.resume();
+        // What the caller still sends nobody wants: its connection ends with the answer.
+        line.keep_alive &= upload.is_over();
+        let failed = |failure| Ok(Replied::Failed(Verdict::TargetFailed(failure)));
+        let whole = match uploaded? {
+            Uploaded::Whole => true,
+            Uploaded::AnsweredEarly => false,
+            Uploaded::Failed => return failed(TargetFailure::Cut),
+            Uploaded::Silence => return failed(TargetFailure::Silence),
+            Uploaded::CallerGone => return Err(Interrupted::CallerGone),
+            Uploaded::Refused(fault, detail) => return Ok(Replied::Refused(fault, detail)),
+        };
+        let deadlines = self.deadlines(exchange);
+        let replied = pin!(upstream::begin_reply(connected, whole, head, &deadlines));
+        match line.hold(self.record, replied).await? {
+            Ok(reply) => Ok(Replied::Reply(Box::new(reply))),
+            Err(failure) => failed(failure.target_failure()),
         }
     }
 

@@ -5,7 +5,8 @@
 use tidegate_core::limits;
 use tidegate_core::usage::Usage;
 use tidegate_core::verdict::Verdict;
-use tidegate_providers::{Dialect, Phase};
+use tidegate_providers::{Dialect, Phase, USAGE};
+use tidegate_wire::passing::PassingMember;
 use tidegate_wire::sse::{EventView, Splitter};
 
 /// A stream's events between upstream and caller.
@@ -22,6 +23,8 @@ pub(crate) struct Tap {
     content_events: u64,
     /// An event that passes unread has not ended yet: nothing may be put in between.
     inside: bool,
+    /// The event that passes unread is the provider's own end; what looks for its usage.
+    passing_end: Option<PassingMember>,
     /// Content was seen: nothing may be held any more.
     content: bool,
     /// The provider's own end was seen.
@@ -42,6 +45,7 @@ impl Tap {
             usage: Usage::default(),
             content_events: 0,
             inside: false,
+            passing_end: None,
             content: false,
             ended: false,
             error: None,
@@ -71,7 +75,11 @@ impl Tap {
         while let Some(span) = self.splitter.next_event(&bytes[done..]) {
             let end = done + span.end;
             // What passed unread ends here, and with it what could be misread for an event of its own.
-            let kept = std::mem::take(&mut self.inside) || self.look_at(&bytes[done + span.start..end]);
+            let passed = std::mem::take(&mut self.inside);
+            if passed {
+                self.end_passing(&bytes[done..end]);
+            }
+            let kept = passed || self.look_at(&bytes[done + span.start..end]);
             if kept {
                 self.ready.extend_from_slice(&bytes[done..end]);
             }
@@ -100,10 +108,38 @@ impl Tap {
 
     /// An event larger than any that is looked at: it passes as it comes.
     fn pass_unread(&mut self) {
+        if self.inside {
+            if let Some(end) = &mut self.passing_end {
+                end.feed(&self.pending);
+            }
+        } else {
+            self.begin_passing();
+        }
         self.ready.append(&mut self.pending);
         self.splitter = Splitter::new();
         self.content = true;
         self.inside = true;
+    }
+
+    /// Some streams end with an event that repeats everything, so it may be large: its beginning says what it is.
+    fn begin_passing(&mut self) {
+        let opening = &self.pending;
+        if self.dialect.stream_event(&EventView::parse(opening)).phase == Phase::End {
+            let mut usage = PassingMember::new(USAGE, limits::PASSING_USAGE_BYTES_MAX);
+            if let Some(at) = self.dialect.usage_object(opening) {
+                usage.feed(&opening[at..]);
+            }
+            self.passing_end = Some(usage);
+        }
+    }
+
+    fn end_passing(&mut self, rest: &[u8]) {
+        let Some(mut end) = self.passing_end.take() else { return };
+        end.feed(rest);
+        if let Some(usage) = end.found().and_then(|it| self.dialect.usage_of_reply(it)) {
+            self.usage.merge(usage);
+        }
+        self.ended = true;
     }
 
     /// The caller has the beginning of an event and not its end.
@@ -193,6 +229,33 @@ mod tests {
         }
         assert!(passed == stream, "nothing lost, nothing changed");
         assert!(was_inside && !tap.is_inside() && tap.ended());
+    }
+
+    #[test]
+    fn an_end_that_is_too_large_to_be_held_is_an_end_with_usage() {
+        let openai = tidegate_providers::by_kind("openai").expect("a dialect");
+        let large = "x".repeat(3 * limits::EVENT_BYTES_MAX);
+        let stream = format!(
+            "event: response.created\ndata: {{\"type\":\"response.created\"}}\n\n\
+             event: response.completed\ndata: {{\"type\":\"response.completed\",\"response\":{{\"output\":\"{large}\",\
+             \"usage\":{{\"input_tokens\":7,\"output_tokens\":5}}}}}}\n\n"
+        );
+        for cut in [false, true] {
+            let mut tap = Tap::new(openai, false, Vec::new());
+            let sent = if cut { &stream[..stream.len() - 60] } else { &stream };
+            let mut passed = Vec::new();
+            for piece in sent.as_bytes().chunks(16 * 1024) {
+                tap.feed(piece);
+                passed.extend_from_slice(tap.ready());
+                tap.sent();
+            }
+            assert_eq!(tap.ended(), !cut, "its beginning alone is no end");
+            if !cut {
+                assert!(passed == stream.as_bytes());
+                let usage = Usage { input_tokens: Some(7), output_tokens: Some(5), ..Usage::default() };
+                assert_eq!(tap.final_usage(), (usage, false));
+            }
+        }
     }
 
     #[test]

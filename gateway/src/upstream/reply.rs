@@ -65,6 +65,17 @@ pub(crate) async fn request_reply(
         Ok(Sent::Failed) => return Err(ReplyFailure::NeverBegan),
         Err(_) => return Err(ReplyFailure::Silence),
     };
+    begin_reply(upstream, whole, head, deadlines).await
+}
+
+/// Reads the head of a reply into `head`. `whole`: the request was sent whole, so that the connection may be kept.
+pub(crate) async fn begin_reply(
+    mut upstream: Upstream,
+    whole: bool,
+    head: &mut ResponseHead,
+    deadlines: &Deadlines,
+) -> Result<Reply, ReplyFailure> {
+    let first_byte = deadlines.first_byte.min(deadlines.total);
     match tidegate_ring::deadline(first_byte.as_ns(), read_head(&mut upstream, head)).await {
         Ok(Ok(())) => {}
         Ok(Err(failure)) => return Err(failure),
@@ -77,13 +88,15 @@ pub(crate) async fn request_reply(
     Ok(Reply { upstream, body, reusable, idle, first_byte, total })
 }
 
-enum Sent {
+/// How sending ended.
+pub(super) enum Sent {
     Whole,
     AnsweredEarly,
     Failed,
 }
 
-async fn send(upstream: &mut Upstream, slices: &[&[u8]]) -> Sent {
+/// Sends; notices an answer that comes before everything was sent.
+pub(super) async fn send(upstream: &mut Upstream, slices: &[&[u8]]) -> Sent {
     let Upstream { conn, source, .. } = upstream;
     let mut sending = pin!(conn.send(slices));
     match tidegate_ring::race(sending.as_mut(), conn.recv()).await {

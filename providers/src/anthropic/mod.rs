@@ -51,6 +51,7 @@ pub static DIALECT: Dialect = Dialect {
     call: Calls {
         observed_limits,
         stream_event: stream::event,
+        usage_object: |_| None,
         usage,
         body_edit: |_, _, _| None,
         write_error: answers::write_error,

@@ -1,6 +1,6 @@
-//! OpenAI's Chat Completions API and the many servers that speak it: its data. What its streams
-//! hold is in `stream`, what the gateway writes in its form in `answers`, how it is asked for a stream's usage
-//! in `edit`.
+//! OpenAI's API (chat completions, responses, embeddings, images, audio) and the many servers that speak it: its
+//! data. What its streams hold is in `stream` and, for those with typed events, in `typed`; what the gateway writes in
+//! its form in `answers`, how it is asked for a stream's usage in `edit`.
 
 mod answers;
 mod classes;
@@ -8,6 +8,7 @@ mod edit;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod typed;
 
 use std::time::Duration;
 
@@ -19,12 +20,12 @@ use crate::dialect::{Calls, CredentialField, Dialect, IdentityFields};
 use crate::fields::Fields;
 use crate::forwarding::ForwardRules;
 use crate::judge::Rules;
-use crate::path::PathShape::{Exact, Under};
+use crate::path::PathShape::{Exact, Object, Under};
 use crate::path::{OperationKind, RouteRow};
 use crate::reading;
 use crate::waits;
 
-/// The Chat Completions API.
+/// OpenAI's API.
 pub static DIALECT: Dialect = Dialect {
     id: DialectId(1),
     name: "OpenAI",
@@ -66,6 +67,7 @@ pub static DIALECT: Dialect = Dialect {
     call: Calls {
         observed_limits,
         stream_event: stream::event,
+        usage_object: typed::usage_object,
         usage,
         body_edit: edit::usage_request,
         write_error: answers::write_error,
@@ -78,6 +80,40 @@ pub static DIALECT: Dialect = Dialect {
 
 const ROUTES: &[RouteRow] = &[
     RouteRow::new(&["POST"], Exact("/chat/completions"), OperationKind::Generate, Family::Chat),
+    RouteRow::new(&["POST"], Exact("/responses"), OperationKind::Generate, Family::Responses),
+    RouteRow::new(&["POST"], Exact("/responses/compact"), OperationKind::Generate, Family::Responses),
+    RouteRow::new(
+        &["POST"],
+        Exact("/responses/input_tokens"),
+        OperationKind::CountTokens,
+        Family::CountTokens,
+    ),
+    RouteRow::new(
+        &["GET", "DELETE"],
+        Object("/responses/", ""),
+        OperationKind::Object,
+        Family::StoredResponses,
+    ),
+    RouteRow::new(
+        &["POST"],
+        Object("/responses/", "/cancel"),
+        OperationKind::Object,
+        Family::StoredResponses,
+    ),
+    RouteRow::new(
+        &["GET"],
+        Object("/responses/", "/input_items"),
+        OperationKind::Object,
+        Family::StoredResponses,
+    ),
+    RouteRow::new(&["POST"], Exact("/completions"), OperationKind::Generate, Family::Completions),
+    RouteRow::new(&["POST"], Exact("/embeddings"), OperationKind::Generate, Family::Embeddings),
+    RouteRow::new(&["POST"], Exact("/images/generations"), OperationKind::Generate, Family::Images),
+    RouteRow::new(&["POST"], Exact("/images/edits"), OperationKind::Form, Family::Images),
+    RouteRow::new(&["POST"], Exact("/images/variations"), OperationKind::Form, Family::Images),
+    RouteRow::new(&["POST"], Exact("/audio/speech"), OperationKind::Generate, Family::Audio),
+    RouteRow::new(&["POST"], Exact("/audio/transcriptions"), OperationKind::Form, Family::Audio),
+    RouteRow::new(&["POST"], Exact("/audio/translations"), OperationKind::Form, Family::Audio),
     RouteRow::new(&["GET"], Exact("/models"), OperationKind::ListModels, Family::Models),
     RouteRow::new(&["GET"], Under("/models/"), OperationKind::GetModel, Family::Models),
     RouteRow::new(&["GET", "HEAD"], Exact("/"), OperationKind::Root, Family::Models),
@@ -114,11 +150,26 @@ const RULES: Rules = Rules {
         ("insufficient_quota", 429),
         ("invalid_api_key", 401),
         ("invalid_prompt", 400),
+        ("cyber_policy", 400),
+        ("empty_image_file", 400),
+        ("failed_to_download_image", 400),
+        ("image_content_policy_violation", 400),
+        ("image_file_not_found", 400),
+        ("image_file_too_large", 400),
+        ("image_parse_error", 400),
+        ("image_too_large", 400),
+        ("image_too_small", 400),
+        ("invalid_base64_image", 400),
+        ("invalid_image", 400),
+        ("invalid_image_format", 400),
+        ("invalid_image_mode", 400),
+        ("invalid_image_url", 400),
         ("model_not_found", 404),
         ("overloaded_error", 503),
         ("rate_limit_exceeded", 429),
         ("server_is_overloaded", 503),
         ("slow_down", 503),
+        ("unsupported_image_media_type", 400),
         ("authentication_error", 401),
         ("invalid_request_error", 400),
         ("not_found_error", 404),
@@ -160,14 +211,25 @@ fn observed_limits(fields: &dyn Fields) -> ObservedLimits {
     }
 }
 
-/// A usage object. Its `prompt_tokens` include what was read from and written to the cache (the API reference);
-/// some servers state more of it than there was prompt, which is held at zero.
+/// A usage object, in the words of completions and embeddings (`prompt_tokens`) or of everything newer
+/// (`input_tokens`). Input includes what was read from and written to the cache (the API reference); some servers
+/// state more of it than there was input, which is held at zero.
 fn usage(object: &[u8]) -> Usage {
-    let [prompt, completion, details] =
-        reading::members(object, ["prompt_tokens", "completion_tokens", "prompt_tokens_details"]);
-    let [cache_read, cache_write] =
-        reading::members(details.unwrap_or(b"null"), ["cached_tokens", "cache_write_tokens"])
-            .map(|it| it.and_then(reading::tokens));
+    let [prompt, completion, details, input, output, input_details] = reading::members(
+        object,
+        [
+            "prompt_tokens",
+            "completion_tokens",
+            "prompt_tokens_details",
+            "input_tokens",
+            "output_tokens",
+            "input_tokens_details",
+        ],
+    );
+    let (prompt, completion) = (prompt.or(input), completion.or(output));
+    let details = details.or(input_details).unwrap_or(b"null");
+    let [cache_read, cache_write] = reading::members(details, ["cached_tokens", "cache_write_tokens"])
+        .map(|it| it.and_then(reading::tokens));
     let cached = cache_read.unwrap_or(0).saturating_add(cache_write.unwrap_or(0));
     Usage {
         input_tokens: prompt.and_then(reading::tokens).map(|it| it.saturating_sub(cached)),

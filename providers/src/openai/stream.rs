@@ -1,11 +1,11 @@
-//! What the events of a chat stream are (the API reference). Events have no names, so each chunk is read once;
-//! nothing is kept and nothing allocated for data of one line.
+//! What the events of a stream are (the API reference). Those of completions have no names, so each chunk is read
+//! once; nothing is kept and nothing allocated for data of one line.
 
 use tidegate_core::Usage;
 use tidegate_wire::json::Elements;
 use tidegate_wire::sse::EventView;
 
-use super::usage;
+use super::{typed, usage};
 use crate::dialect::{Phase, StreamEvent};
 use crate::judge::{self, Rules};
 use crate::reading::{self, holds_something};
@@ -32,6 +32,9 @@ pub(super) fn event(rules: &Rules, event: &EventView<'_>) -> StreamEvent {
     let data = event.whole_data(&mut joined).trim_ascii();
     if data == b"[DONE]" {
         return StreamEvent::of(Phase::End);
+    }
+    if let Some(seen) = typed::event(rules, event.event_name(), data) {
+        return seen;
     }
     if event.event_name() == Some(b"error") {
         return StreamEvent::of(Phase::Error(judge::judge_in_band(rules, data)));

@@ -218,8 +218,28 @@ fn paths_and_methods_name_operations() {
         ("POST", "/v1chat/completions", Err(RouteMiss { known_path: false })),
         ("GET", "/v1/chat/completions", Err(RouteMiss { known_path: true })),
         ("POST", "/", Err(RouteMiss { known_path: true })),
-        ("POST", "/v1/responses", Err(RouteMiss { known_path: false })),
-        ("POST", "/v1/embeddings", Err(RouteMiss { known_path: false })),
+        ("POST", "/v1/responses", Ok((OperationKind::Generate, Family::Responses, ""))),
+        ("POST", "/responses/input_tokens", Ok((OperationKind::CountTokens, Family::CountTokens, ""))),
+        ("GET", "/v1/responses/resp_1", Ok((OperationKind::Object, Family::StoredResponses, "resp_1"))),
+        ("DELETE", "/responses/resp_1", Ok((OperationKind::Object, Family::StoredResponses, "resp_1"))),
+        (
+            "POST",
+            "/v1/responses/resp_1/cancel",
+            Ok((OperationKind::Object, Family::StoredResponses, "resp_1")),
+        ),
+        (
+            "GET",
+            "/v1/responses/resp_1/input_items",
+            Ok((OperationKind::Object, Family::StoredResponses, "resp_1")),
+        ),
+        ("GET", "/v1/responses/../models", Err(RouteMiss { known_path: false })),
+        ("POST", "/v1/completions", Ok((OperationKind::Generate, Family::Completions, ""))),
+        ("POST", "/v1/embeddings", Ok((OperationKind::Generate, Family::Embeddings, ""))),
+        ("POST", "/v1/images/generations", Ok((OperationKind::Generate, Family::Images, ""))),
+        ("POST", "/v1/images/edits", Ok((OperationKind::Form, Family::Images, ""))),
+        ("POST", "/v1/audio/speech", Ok((OperationKind::Generate, Family::Audio, ""))),
+        ("POST", "/audio/transcriptions", Ok((OperationKind::Form, Family::Audio, ""))),
+        ("POST", "/v1/files", Err(RouteMiss { known_path: false })),
     ] {
         let found = DIALECT.operation(method, path);
         let bare = path.strip_prefix("/v1").unwrap_or(path);
@@ -232,6 +252,49 @@ fn paths_and_methods_name_operations() {
     assert_eq!(DIALECT.session_of(&FieldList(&[("x-claude-code-session-id", b"s")])), None);
     let mark = FieldList(&[("OpenAI-Organization", b"o"), ("openai-project", b"p")]);
     assert_eq!(DIALECT.org_mark(&mark), Some((&b"o"[..], Some(&b"p"[..]))));
+}
+
+#[test]
+fn what_a_call_keeps_or_names_is_known() {
+    use tidegate_core::route::State;
+    use tidegate_wire::skim::{Skim, SkimLimits, skim};
+    let state = |method: &str, path: &str, body: &str| {
+        let skim = match body {
+            "" => Skim::default(),
+            body => skim(body.as_bytes(), SkimLimits { depth_max: 128 }).expect("a body"),
+        };
+        DIALECT.state(&DIALECT.operation(method, path).expect("an operation"), &skim)
+    };
+    for (method, path, body, expect) in [
+        ("POST", "/v1/responses", r#"{"model":"m"}"#, State::Unasked),
+        ("POST", "/responses", r#"{"store":null}"#, State::Unasked),
+        ("POST", "/v1/responses", r#"{"store":false}"#, State::None),
+        ("POST", "/v1/responses", r#"{"store":true}"#, State::Asked),
+        ("POST", "/v1/responses", r#"{"store":false,"previous_response_id":"r"}"#, State::Asked),
+        ("POST", "/v1/responses", r#"{"background":true}"#, State::Asked),
+        ("POST", "/v1/responses/compact", r#"{"model":"m"}"#, State::None),
+        ("POST", "/v1/chat/completions", r#"{"model":"m"}"#, State::None),
+        ("POST", "/v1/chat/completions", r#"{"store":true}"#, State::Asked),
+        ("GET", "/v1/responses/resp_1", "", State::Asked),
+    ] {
+        assert_eq!(state(method, path, body), expect, "{path} {body}");
+    }
+}
+
+#[test]
+fn only_completions_are_asked_for_their_usage() {
+    let body = br#"{"model":"m","stream":true}"#;
+    let skim =
+        tidegate_wire::skim::skim(body, tidegate_wire::skim::SkimLimits { depth_max: 9 }).expect("a body");
+    for (path, asked) in [
+        ("/v1/chat/completions", true),
+        ("/v1/completions", true),
+        ("/v1/responses", false),
+        ("/v1/images/generations", false),
+    ] {
+        let operation = DIALECT.operation("POST", path).expect("an operation");
+        assert_eq!(DIALECT.body_edit(&operation, body, &skim).is_some(), asked, "{path}");
+    }
 }
 
 #[test]
