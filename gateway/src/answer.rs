@@ -36,10 +36,12 @@ pub(crate) async fn answer(
     dialect.write_error(&mut body, &fault, &message, record.id.as_str());
     record.status = fault.status();
     let mut head = Vec::with_capacity(512);
-    let retry_after = retry_after(fault.retry).map(|seconds| seconds.to_string());
+    let retry_after = retry_after(fault.retry).map(|(seconds, ms)| (seconds.to_string(), ms.to_string()));
     let mut fields = vec![("content-type", CONTENT_TYPE_JSON), ("request-id", record.id.as_str())];
-    if let Some(seconds) = &retry_after {
+    if let Some((seconds, ms)) = &retry_after {
         fields.push(("retry-after", seconds));
+        // Official clients look here first: a wait of 300 ms need not be one of a second.
+        fields.push(("retry-after-ms", ms));
     }
     if fault.retry == Retry::Never {
         fields.push(("x-should-retry", "false"));
@@ -135,12 +137,16 @@ fn own_fields<'a>(record: &'a Record, limits: Option<CallerLimits<'a>>) -> OwnFi
     }
 }
 
-/// Whole seconds, rounded up: a client that comes back a moment early is refused again.
-fn retry_after(retry: Retry) -> Option<u64> {
+/// Whole seconds and milliseconds, rounded up: a client that comes back a moment early is refused again.
+fn retry_after(retry: Retry) -> Option<(u64, u64)> {
     match retry {
-        Retry::After(wait) => Some(seconds_up(wait)),
+        Retry::After(wait) => Some((seconds_up(wait), ms_up(wait))),
         Retry::Never | Retry::Unsaid => None,
     }
+}
+
+fn ms_up(wait: Duration) -> u64 {
+    u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1)
 }
 
 fn seconds_up(wait: Duration) -> u64 {
@@ -200,6 +206,7 @@ mod tests {
         assert_eq!(seconds_up(Duration::from_millis(5_009)), 5);
         assert_eq!(seconds_up(Duration::from_millis(5_010)), 6);
         assert_eq!(seconds_up(Duration::ZERO), 1);
+        assert_eq!((ms_up(Duration::from_micros(300_001)), ms_up(Duration::ZERO)), (301, 1));
     }
 
     #[test]
