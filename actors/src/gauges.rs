@@ -100,7 +100,7 @@ fn of_accounts(board: &Board, r: &mut Registry) {
     let mut learned: Panel<4, Whole> = Panel::new();
     let mut keys: Panel<4, Whole> = Panel::new();
     let mut spent: Panel<2, Whole> = Panel::new();
-    for account in &snapshot.accounts {
+    for account in snapshot.accounts.iter().filter(|it| !it.of_callers) {
         let provider = snapshot.provider(account.provider);
         let (provider_name, name) = (provider.name.to_string(), account.name.to_string());
         let labels = [("provider", provider_name.clone()), ("account", name.clone())];

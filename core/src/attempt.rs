@@ -145,7 +145,9 @@ impl Walk {
                 Some(_) => self.over = true,
             }
         }
-        Action::GiveUp(self.tally.give_up(now))
+        let mut give_up = self.tally.give_up(now);
+        give_up.prefer_upstream_answer |= self.plan.is_with_own_credential();
+        Action::GiveUp(give_up)
     }
 
     /// Takes back an exchange that brought no good reply, and tells cells and walk what it means.
@@ -177,6 +179,11 @@ impl Walk {
         self.owes_move = !is_free(verdict);
         if self.shape.pinned && began_to_work {
             self.over = true;
+        }
+        if self.plan.is_with_own_credential() {
+            // Whatever the provider said, it said it to the caller.
+            self.over = true;
+            self.keeps_answer = true;
         }
         Next::TryAgain
     }
@@ -216,7 +223,7 @@ impl Walk {
             need: &self.need,
             affinity: self.affinity,
             only: self.plan.only(),
-            counted: self.shape.counts_health,
+            counted: self.shape.counts_health && !self.plan.is_with_own_credential(),
             tried: &self.tried,
         };
         let choice = if self.tried.is_full() { None } else { Some(choose(snapshot, &wish, draw, now)) };
@@ -232,7 +239,12 @@ impl Walk {
                     (account, key),
                     (self.attempts, self.at as u8),
                     (self.began, now),
-                    Pass { hold, route: pass, counted: self.shape.counts_health },
+                    Pass {
+                        hold,
+                        route: pass,
+                        counted: self.shape.counts_health,
+                        own_credential: self.plan.is_with_own_credential(),
+                    },
                     self.refusals,
                 ))
             }

@@ -21,6 +21,8 @@ pub struct Ask<'a> {
     pub caller: Option<CallerId>,
     /// What it has to do with things that outlive it.
     pub state: State,
+    /// The caller brings a credential of its own: it goes to the first provider that takes one, and nowhere else.
+    pub own_credential: bool,
 }
 
 /// What a call has to do with things that outlive it at one account: stored responses, files, containers.
@@ -41,6 +43,7 @@ pub struct Plan {
     targets: [PlannedTarget; PLAN_TARGETS_MAX],
     len: u8,
     only: Option<AccountId>,
+    own_credential: bool,
 }
 
 /// (provider, model): where an attempt may go.
@@ -87,6 +90,7 @@ impl Plan {
         }; PLAN_TARGETS_MAX],
         len: 0,
         only: None,
+        own_credential: false,
     };
 
     /// The targets, in the order in which they are tried.
@@ -97,6 +101,21 @@ impl Plan {
     /// The one account that may serve the call: what it is about is kept there.
     pub fn only(&self) -> Option<AccountId> {
         self.only
+    }
+
+    /// The call goes upstream with the credential that the caller brought.
+    pub fn is_with_own_credential(&self) -> bool {
+        self.own_credential
+    }
+
+    /// Leaves the first target that takes callers' own credentials, if there is one: a credential of a caller is never
+    /// shown to a second provider, and what it may not pay for is not paid by the operator's accounts.
+    fn tie_to_own_credential(&mut self, snapshot: &Snapshot) -> bool {
+        let account = |it: &PlannedTarget| snapshot.provider(it.provider).callers_account;
+        let Some(&target) = self.targets().iter().find(|it| account(it).is_some()) else { return false };
+        *self = Plan { only: account(&target), own_credential: true, ..Plan::EMPTY };
+        self.push(target);
+        true
     }
 
     /// True once no further target has a place.
@@ -186,18 +205,27 @@ pub fn plan(snapshot: &Snapshot, ask: &Ask<'_>) -> Result<Plan, Fault> {
             None => add_all(&mut plan, snapshot, ask),
         }
     }
-    plan.tie_to_state(snapshot, ask.state)?;
+    // What is kept for a caller with a credential of its own is kept at its own account.
+    if !(ask.own_credential && plan.tie_to_own_credential(snapshot)) {
+        plan.tie_to_state(snapshot, ask.state)?;
+    }
     if plan.len == 0 { Err(unknown) } else { Ok(plan) }
 }
 
 /// Where a call goes that names something kept and no model: the first provider of its dialect whose state account the
-/// operator named, else the first of its dialect.
+/// operator named, else the first of its dialect; with a credential of the caller's own, the first that takes one.
 ///
 /// # Errors
 /// [`FaultKind::NoSuchOperation`]: no provider speaks the dialect. [`FaultKind::StateAccountUnknown`] as in [`plan`].
-pub fn plan_of_state(snapshot: &Snapshot, dialect: DialectId) -> Result<Plan, Fault> {
+pub fn plan_of_state(snapshot: &Snapshot, dialect: DialectId, own_credential: bool) -> Result<Plan, Fault> {
     let mut plan = Plan::EMPTY;
     let of_dialect = || snapshot.providers.iter().enumerate().filter(|it| it.1.dialect == dialect);
+    let taking = of_dialect().find(|it| it.1.callers_account.is_some()).filter(|_| own_credential);
+    if let Some((at, _)) = taking {
+        plan.push(unlisted(snapshot, ProviderId(at as u16), "", PlannedName::AsAsked));
+        plan.tie_to_own_credential(snapshot);
+        return Ok(plan);
+    }
     let named = of_dialect().find(|it| it.1.state_account.is_named());
     let Some((at, _)) = named.or_else(|| of_dialect().next()) else {
         return Err(Fault::never(FaultKind::NoSuchOperation));

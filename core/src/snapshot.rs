@@ -98,6 +98,9 @@ pub struct Provider {
     pub accounts: Vec<AccountId>,
     /// Where what outlives a call is kept.
     pub state_account: StateAccount,
+    /// Stands for the accounts of callers who bring a credential of their own, where they may; not among `accounts`.
+    /// Nothing is known of them, nothing of theirs rests, and its one key holds no secret.
+    pub callers_account: Option<AccountId>,
     /// Routes: one for each class, in class order, then one for each configured model.
     pub routes: Vec<Route>,
     /// Its deadlines.
@@ -222,6 +225,8 @@ pub struct Account {
     pub quotas: Vec<Arc<QuotaCell>>,
     /// Whether it is out (spend cap, billing).
     pub cell: Arc<AccountCell>,
+    /// It stands for callers' own accounts: see [`Provider::callers_account`].
+    pub of_callers: bool,
 }
 
 /// A credential of an account.

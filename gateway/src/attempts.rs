@@ -280,7 +280,11 @@ impl<'a, 'r> Serving<'a, 'r> {
             let account = snapshot.account(account);
             (&*snapshot.provider(account.provider).name, &*account.name)
         });
-        let limits = CallerLimits::of(self.call.dialect, self.call.caller);
+        // The limits of its own account concern the caller more than those of its key here.
+        let own_account =
+            self.record.account.is_some_and(|(account, _)| snapshot.account(account).of_callers);
+        let caller = self.call.caller.filter(|_| !own_account);
+        let limits = CallerLimits::of(self.call.dialect, caller);
         let own = OwnFields {
             request_id: self.record.id.as_str(),
             attempts: self.record.attempts,

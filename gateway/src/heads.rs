@@ -43,7 +43,8 @@ pub(crate) struct RequestParts<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) dialect: &'static Dialect,
     pub(crate) provider: &'a Provider,
-    pub(crate) key: &'a Key,
+    /// `None`: the caller's own credential goes upstream, as it came.
+    pub(crate) key: Option<&'a Key>,
     pub(crate) operation: &'a Operation<'a>,
     pub(crate) head: &'a RequestHead,
     /// Its length; `None` where nobody knows it yet.
@@ -64,13 +65,15 @@ pub(crate) fn write_request(
     scratch.push_str(parts.operation.path);
     let mut writer = RequestWriter::new(out, parts.head.method(), scratch, parts.head.query())?;
     writer.field("host", origin.authority.as_bytes())?;
-    let credential = parts.dialect.credential();
-    scratch.clear();
-    scratch.push_str(credential.prefix);
-    scratch.push_str(parts.key.secret.expose());
-    let written = writer.field(credential.name, scratch.as_bytes());
-    scratch.zeroize();
-    written?;
+    if let Some(key) = parts.key {
+        let credential = parts.dialect.credential();
+        scratch.clear();
+        scratch.push_str(credential.prefix);
+        scratch.push_str(key.secret.expose());
+        let written = writer.field(credential.name, scratch.as_bytes());
+        scratch.zeroize();
+        written?;
+    }
     for (name, value) in parts.head.fields() {
         if goes_upstream(parts, name) {
             writer.field(name, value)?;
@@ -97,6 +100,12 @@ fn goes_upstream(parts: &RequestParts<'_>, name: &str) -> bool {
     let Some(lower) = lower_case(name, &mut buffer) else { return false };
     if tidegate_providers::is_hop_by_hop(lower) || parts.head.connection_names(lower) {
         return false;
+    }
+    if parts.key.is_none() {
+        let own = tidegate_providers::CREDENTIALS.contains(&lower);
+        if own || parts.dialect.forwards_with_own_credential(lower) {
+            return true;
+        }
     }
     parts.dialect.forwards(lower) || parts.snapshot.forward_headers.iter().any(|it| **it == *lower)
 }

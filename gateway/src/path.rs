@@ -17,7 +17,10 @@ use tidegate_core::quota::Need;
 use tidegate_core::report::CallEnd;
 use tidegate_core::route::{Ask, Plan, State, plan as plan_targets, plan_of_state};
 use tidegate_core::usage::Estimate;
-use tidegate_providers::{Dialect, Operation, OperationKind, RouteMiss, presented_credentials};
+use tidegate_providers::{
+    Dialect, Fields, GATEWAY_KEY, Operation, OperationKind, RouteMiss, brings_credential,
+    presented_credentials,
+};
 use tidegate_ring::Conn;
 use tidegate_wire::body::BodyReader;
 use tidegate_wire::form::{self, FormSearch};
@@ -192,10 +195,13 @@ fn admit(
     let Call { dialect, operation, head, body, skim, asked, state, caller, .. } = *call;
     let snapshot = &*published.snapshot;
     let counts = operation.kind.generates();
+    let fields = RequestFields(head);
+    let is_own = snapshot.callers.is_open() || fields.get(GATEWAY_KEY).is_some();
+    let own_credential = is_own && brings_credential(&fields);
     let plan = if operation.kind == OperationKind::Object {
-        plan_of_state(snapshot, dialect.id)?
+        plan_of_state(snapshot, dialect.id, own_credential)?
     } else {
-        let ask = Ask { model: asked, dialect: dialect.id, caller: record.caller, state };
+        let ask = Ask { model: asked, dialect: dialect.id, caller: record.caller, state, own_credential };
         plan_targets(snapshot, &ask).map_err(|fault| Stop::Fault(fault, Some(asked.to_owned())))?
     };
     // The bytes of files say nothing about tokens.

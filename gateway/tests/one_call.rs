@@ -104,6 +104,7 @@ fn gateway(io: IoChoice, upstream: SocketAddr, accounts: &[&str]) -> Launched {
         classes: vec![ClassDraft { name: "other".into(), patterns: vec!["*".into()] }],
         accounts: accounts.iter().map(|it| account(it)).collect(),
         state_account: None,
+        passthrough: false,
         timeouts,
     };
     let draft = Draft { providers: vec![provider], ..Draft::default() };

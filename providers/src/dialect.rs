@@ -208,6 +208,11 @@ impl Dialect {
         self.forwarded.forwards(field_name_lower)
     }
 
+    /// The same for a call that brings the caller's own credential, without the credential itself.
+    pub fn forwards_with_own_credential(&self, field_name_lower: &str) -> bool {
+        self.forwarded.forwards_with_own_credential(field_name_lower)
+    }
+
     /// Whether an upstream's field goes back (ARCHITECTURE.md). Framing never does: it is made anew.
     pub fn returns(&self, field_name_lower: &str, expose_routing: bool) -> bool {
         forwarding::returns(field_name_lower, expose_routing)

@@ -28,14 +28,26 @@ impl Fields for FieldList<'_> {
     }
 }
 
-/// What the caller presented as its key: `x-api-key`, then `Authorization: Bearer`. SDKs differ in which they use
-/// and some clients send both, so every one is tried.
+/// The field of a key of the gateway where the others carry a credential of the caller's own.
+pub const GATEWAY_KEY: &str = "x-tidegate-key";
+/// Fields that carry a credential for a provider.
+pub const CREDENTIALS: [&str; 2] = ["authorization", "x-api-key"];
+
+/// What the caller presented as its key of the gateway: [`GATEWAY_KEY`] alone where it is there, since the others are
+/// for the provider then; else `x-api-key`, then `Authorization: Bearer`. SDKs differ in which they use and some
+/// clients send both, so every one is tried.
 ///
 /// Empty values and values above [`CREDENTIAL_BYTES_MAX`] are no credentials.
 pub fn presented_credentials<F: Fields + ?Sized>(fields: &F) -> impl Iterator<Item = &[u8]> {
-    let plain = fields.get("x-api-key").map(<[u8]>::trim_ascii);
-    let bearer = fields.get("authorization").and_then(bearer_token);
-    [plain, bearer].into_iter().flatten().filter(|it| !it.is_empty() && it.len() <= CREDENTIAL_BYTES_MAX)
+    let own = fields.get(GATEWAY_KEY).map(<[u8]>::trim_ascii);
+    let plain = fields.get("x-api-key").map(<[u8]>::trim_ascii).filter(|_| own.is_none());
+    let bearer = fields.get("authorization").and_then(bearer_token).filter(|_| own.is_none());
+    [own, plain, bearer].into_iter().flatten().filter(|it| !it.is_empty() && it.len() <= CREDENTIAL_BYTES_MAX)
+}
+
+/// Whether the caller brings a credential for a provider.
+pub fn brings_credential<F: Fields + ?Sized>(fields: &F) -> bool {
+    CREDENTIALS.iter().any(|it| fields.get(it).is_some_and(|value| !value.trim_ascii().is_empty()))
 }
 
 /// The token of `Bearer <token>`; the scheme is compared without regard to case (RFC 9110 §11.1).
@@ -61,6 +73,19 @@ mod tests {
         assert_eq!(presented(&[("Authorization", b"Bearer two")]), [b"two"]);
         assert_eq!(presented(&[("authorization", b"bearer   two ")]), [b"two"]);
         assert_eq!(presented(&[("authorization", b"Bearer two"), ("x-api-key", b"one")]), [b"one", b"two"]);
+    }
+
+    #[test]
+    fn with_a_key_of_the_gateway_the_other_fields_are_for_the_provider() {
+        let both =
+            [("X-Tidegate-Key", &b"mine"[..]), ("authorization", b"Bearer theirs"), ("x-api-key", b"more")];
+        assert_eq!(presented(&both), [b"mine"]);
+        assert!(brings_credential(&FieldList(&both)) && !brings_credential(&FieldList(&both[..1])));
+        assert!(
+            presented(&[("x-tidegate-key", b""), ("x-api-key", b"key")]).is_empty(),
+            "not even an empty one"
+        );
+        assert!(!brings_credential(&FieldList(&[("authorization", b"  ")])));
     }
 
     #[test]

@@ -40,6 +40,12 @@ const ACCOUNT_IDENTITY: &[&str] =
 const OWN_PREFIX: &str = "x-tidegate-";
 
 impl ForwardRules {
+    /// Whether a caller's field goes upstream beside the caller's own credential: what selects whom to bill is the
+    /// caller's affair then.
+    pub(crate) fn forwards_with_own_credential(&self, name: &str) -> bool {
+        self.forwards(name) || self.withheld.contains(&name)
+    }
+
     /// Whether a caller's field with this lower-case name goes upstream.
     pub(crate) fn forwards(&self, name: &str) -> bool {
         let named = SHARED_NAMES.contains(&name) || self.names.contains(&name);

@@ -26,7 +26,7 @@ pub use dialect::{
     Phase, StreamEvent, USAGE,
 };
 pub use example::curl_example;
-pub use fields::{FieldList, Fields, presented_credentials};
+pub use fields::{CREDENTIALS, FieldList, Fields, GATEWAY_KEY, brings_credential, presented_credentials};
 pub use forwarding::is_hop_by_hop;
 pub use listing::ModelCard;
 pub use path::{Operation, OperationKind, Page, PathShape, RouteMiss, RouteRow, of_request};

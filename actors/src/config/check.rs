@@ -33,7 +33,7 @@ const NAME_BYTES_MAX: usize = 128;
 /// Further request headers that may be forwarded.
 const FORWARD_HEADERS_MAX: usize = 64;
 /// Request headers that no configuration forwards: credentials, and what belongs to one connection or message.
-const NEVER_FORWARDED: [&str; 18] = [
+const NEVER_FORWARDED: [&str; 19] = [
     "accept-encoding",
     "authorization",
     "connection",
@@ -52,6 +52,7 @@ const NEVER_FORWARDED: [&str; 18] = [
     "upgrade",
     "via",
     "x-api-key",
+    "x-tidegate-key",
 ];
 
 /// What a section's check needs beside its raw values.

@@ -114,7 +114,7 @@ pub(super) enum RawIo {
 /// An upstream.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
-#[schemars(extend("additionalProperties" = false, "required" = ["keys"]))]
+#[schemars(extend("additionalProperties" = false))]
 pub(super) struct RawProvider {
     /// The dialect it speaks; defaults to the provider's name.
     pub(super) kind: Field<String>,
@@ -124,7 +124,10 @@ pub(super) struct RawProvider {
     pub(super) private: Field<bool>,
     /// PEM file with certificates that are accepted beside the host's own.
     pub(super) ca_file: Field<String>,
-    /// Credentials at this provider.
+    /// Callers may bring a credential of their own: with their key of the gateway in `x-tidegate-key`, what stands in
+    /// `authorization` or `x-api-key` goes upstream as it is. Without virtual keys whatever stands there does.
+    pub(super) passthrough: Field<bool>,
+    /// Credentials at this provider. May be left out where callers bring their own.
     pub(super) keys: Field<List<RawKey>>,
     /// Model classes beside the known ones, as name patterns: models of a class share one quota.
     pub(super) classes: Field<Entries<List<String>>>,

@@ -133,6 +133,15 @@ fn the_example_of_the_design_is_good() {
 }
 
 #[test]
+fn a_provider_that_passes_credentials_on_needs_no_keys() {
+    let text = "providers: { anthropic: { passthrough: true } }\n";
+    let checked = check_given(text).unwrap_or_else(|it| panic!("{it}"));
+    assert!(checked.draft.providers[0].passthrough && checked.draft.providers[0].accounts.is_empty());
+    let without = "providers: { anthropic: { passthrough: false } }\n";
+    assert_eq!(complaints(without), ["1:14 error the provider `anthropic` has no keys"]);
+}
+
+#[test]
 fn json_is_a_subset() {
     let text =
         r#"{"providers": {"openai": {"keys": [{"name": "k", "value": "${env:ACME_1}"}]}}, "workers": 2}"#;
@@ -242,7 +251,7 @@ const BAD: &[(&str, &[&str])] = &[
          workers: 0\n\
          io: uring\n\
          decompress: true\n\
-         forward_headers: [Cookie, \"a b\", x-a, X-A]\n\
+         forward_headers: [Cookie, \"a b\", x-a, X-A, X-Tidegate-Key]\n\
          timeouts: { connect: 3, idle: 0s, total: never, first_bite: 1s }\n\
          providers:\n\
          \x20 anthropic:\n\
@@ -256,6 +265,7 @@ const BAD: &[(&str, &[&str])] = &[
             "5:19 error `cookie` is never forwarded: it belongs to the caller's own connection",
             "5:27 error `a b` is not a header name",
             "5:39 error `x-a` is given twice",
+            "5:44 error `x-tidegate-key` is never forwarded: it belongs to the caller's own connection",
             "6:22 error expected text, found a whole number",
             "6:31 error the duration is zero",
             "6:42 error `never` is not a duration",
@@ -490,6 +500,7 @@ fn the_schema_names_every_field() {
         "virtual_keys",
         "operations",
         "state_account",
+        "passthrough",
         "key",
         "tpm",
         "count_cache_reads",

@@ -39,7 +39,7 @@ impl Spec {
     pub(super) fn all_of(snapshot: &Snapshot) -> Vec<Spec> {
         // Those that are sent to come first.
         let mut all = vec![Spec::Exporter, Spec::Access, Spec::Config, Spec::Resolver];
-        for account in &snapshot.accounts {
+        for account in snapshot.accounts.iter().filter(|it| !it.of_callers) {
             let provider = snapshot.provider(account.provider).name.to_string();
             all.push(Spec::Quota(AccountName {
                 provider: provider.clone(),

@@ -52,6 +52,8 @@ pub(super) struct Pass {
     pub(super) route: Option<RoutePass>,
     /// What happens to it may be written into cells.
     pub(super) counted: bool,
+    /// The caller's own credential: only what is said about the route is news of anything here.
+    pub(super) own_credential: bool,
 }
 
 /// When an exchange has taken too long.
@@ -187,6 +189,10 @@ impl Exchange {
 
     fn inform(&self, snapshot: &Snapshot, verdict: Verdict, Context { now, jitter }: Context) {
         let route = &snapshot.provider(self.provider).route(self.route).cell;
+        let of_route = matches!(verdict, Verdict::RouteOverloaded { .. } | Verdict::TargetFailed(_));
+        if self.pass.own_credential && !of_route {
+            return;
+        }
         match verdict {
             Verdict::QuotaLimited { retry_after } => self.quota(snapshot).limited(retry_after, now, jitter),
             Verdict::QuotaRamp { retry_after } => self.quota(snapshot).ramp_limited(retry_after, now, jitter),

@@ -542,6 +542,46 @@ fn a_pinned_call_goes_to_its_account_alone_even_while_nothing_was_sent() {
 }
 
 #[test]
+fn what_is_said_to_a_caller_s_own_credential_is_news_of_the_route_alone() {
+    for (verdict, kind) in [
+        (LIMITED, FaultKind::QuotasResting),
+        (Verdict::QuotaRamp { retry_after: None }, FaultKind::QuotasResting),
+        (Verdict::KeyRefused, FaultKind::NoUsableKey),
+        (Verdict::KeyModelRefused { not_found: false }, FaultKind::NoUsableKey),
+        (Verdict::AccountSpent, FaultKind::AccountsOut),
+        (OVERLOADED, FaultKind::RoutesOverloaded),
+        (BROKEN, FaultKind::UpstreamFailed),
+    ] {
+        let mut one = provider("one", &[("a", &["ka"])]);
+        one.passthrough = true;
+        let mut world = World::new(vec![one], vec![chain("model", &[("one", "big-1")])]);
+        world.own_credential = true;
+        for _ in 0..2 {
+            let mut walk = world.walk("model", None, WHOLE);
+            let (went, end) = world.run(&mut walk, |_, _| verdict);
+            assert_eq!(went, ["(callers)/(callers)"], "{verdict:?}: once, and nowhere else");
+            let end = end.unwrap_err();
+            assert!(
+                end.prefer_upstream_answer && walk.keeps_answer(),
+                "{verdict:?}: the provider's own words"
+            );
+            assert_eq!(end.fault.kind, kind, "{verdict:?}");
+            if verdict == OVERLOADED {
+                break;
+            }
+        }
+        world.own_credential = false;
+        let mut walk = world.walk("model", None, WHOLE);
+        let others = world.poll(&mut walk).map(drop);
+        assert_eq!(
+            others.is_err(),
+            verdict == OVERLOADED,
+            "{verdict:?}: overload is the route's, the rest is nobody's"
+        );
+    }
+}
+
+#[test]
 fn a_call_that_does_not_count_moves_on_all_the_same() {
     for (verdict, tries, kind) in [
         (LIMITED, 3, FaultKind::QuotasResting),

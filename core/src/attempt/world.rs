@@ -39,6 +39,7 @@ pub(crate) fn provider(name: &str, accounts: &[(&str, &[&str])]) -> ProviderDraf
         classes: vec![class("big", "big-*"), class("other", "*")],
         accounts: accounts.iter().map(|(name, keys)| account(name, keys)).collect(),
         state_account: None,
+        passthrough: false,
         timeouts: Timeouts {
             connect: Duration::from_secs(3),
             first_byte: Duration::from_secs(20),
@@ -85,11 +86,13 @@ pub(crate) struct World {
     pub(crate) snapshot: Snapshot,
     pub(crate) draw: Draw,
     pub(crate) now: Moment,
+    /// Calls bring a credential of their own.
+    pub(crate) own_credential: bool,
 }
 
 impl World {
     pub(crate) fn new(providers: Vec<ProviderDraft>, models: Vec<ModelDraft>) -> World {
-        World { snapshot: snapshot(providers, models), draw: Draw::new(1), now: START }
+        World { snapshot: snapshot(providers, models), draw: Draw::new(1), now: START, own_credential: false }
     }
 
     pub(crate) fn walk(&self, model: &str, affinity: Option<Affinity>, shape: CallShape) -> Walk {
@@ -98,6 +101,7 @@ impl World {
             dialect: DIALECT,
             caller: None,
             state: if shape.pinned { State::Asked } else { State::None },
+            own_credential: self.own_credential,
         };
         Walk::new(plan(&self.snapshot, &ask).unwrap(), NEED, affinity, shape, self.now)
     }

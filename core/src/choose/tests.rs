@@ -17,7 +17,8 @@ fn of(accounts: Vec<AccountDraft>) -> Snapshot {
 }
 
 fn target(snapshot: &Snapshot) -> PlannedTarget {
-    let ask = Ask { model: "big-1", dialect: DIALECT, caller: None, state: State::None };
+    let ask =
+        Ask { model: "big-1", dialect: DIALECT, caller: None, state: State::None, own_credential: false };
     plan(snapshot, &ask).unwrap().targets()[0]
 }
 

@@ -50,7 +50,7 @@ fn planned(snapshot: &Snapshot, ask: Ask<'_>) -> Result<Vec<String>, Fault> {
 }
 
 fn ask(model: &str) -> Ask<'_> {
-    Ask { model, dialect: DIALECT, caller: None, state: State::None }
+    Ask { model, dialect: DIALECT, caller: None, state: State::None, own_credential: false }
 }
 
 const UNKNOWN: Fault = Fault::new(FaultKind::NoSuchModel);
@@ -160,7 +160,7 @@ fn state_ties_a_call_to_the_account_that_was_named_or_is_the_only_one() {
 fn what_is_kept_and_names_no_model_is_at_the_provider_that_was_named() {
     let of = |draft: Draft, dialect| {
         let snapshot = build(draft);
-        let plan = plan_of_state(&snapshot, dialect).map_err(|it| it.kind)?;
+        let plan = plan_of_state(&snapshot, dialect, false).map_err(|it| it.kind)?;
         let account = plan.only().expect("an account");
         assert_eq!(snapshot.account(account).provider, plan.targets()[0].provider);
         Ok(snapshot.account(account).name.to_string())
@@ -169,6 +169,30 @@ fn what_is_kept_and_names_no_model_is_at_the_provider_that_was_named() {
     assert_eq!(of(with_accounts((1, None), (2, None)), DIALECT), Ok("00".to_owned()));
     assert_eq!(of(with_accounts((2, None), (1, None)), DIALECT), Err(FaultKind::StateAccountUnknown));
     assert_eq!(of(draft(), crate::snapshot::DialectId(9)), Err(FaultKind::NoSuchOperation));
+}
+
+#[test]
+fn a_caller_s_own_credential_goes_to_the_first_provider_that_takes_one() {
+    let mut draft = with_accounts((2, None), (2, Some("21")));
+    let own = |state| Ask { state, own_credential: true, ..ask("fast") };
+    assert_eq!(
+        tied(draft.clone(), own(State::None)),
+        Ok((None, 3)),
+        "nobody takes one: the operator's accounts"
+    );
+    draft.providers[2].passthrough = true;
+    let callers = Ok((Some("(callers)".to_owned()), 1));
+    for state in [State::None, State::Unasked, State::Asked] {
+        assert_eq!(tied(draft.clone(), own(state)), callers, "{state:?}: kept at its own account");
+    }
+    assert_eq!(tied(draft.clone(), ask("fast")), Ok((None, 3)), "others use the operator's");
+    let snapshot = build(draft);
+    let plan = plan_of_state(&snapshot, DIALECT, true).unwrap();
+    let account = snapshot.account(plan.only().unwrap());
+    assert!(plan.is_with_own_credential() && account.of_callers);
+    assert!(
+        snapshot.providers.iter().all(|it| it.accounts.iter().all(|id| !snapshot.account(*id).of_callers))
+    );
 }
 
 #[test]

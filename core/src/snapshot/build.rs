@@ -4,13 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{
-    Account, AccountDraft, AccountId, AddressCell, Class, Draft, Key, KeyId, Model, ModelDraft, Origin,
-    Provider, ProviderDraft, ProviderId, QuotaLimits, Route, Snapshot, StateAccount, Target,
+    Account, AccountDraft, AccountId, AddressCell, Class, Draft, Key, KeyDraft, KeyId, Model, ModelDraft,
+    Origin, Provider, ProviderDraft, ProviderId, QuotaLimits, Route, Snapshot, StateAccount, Target,
 };
 use crate::caller::CallerTable;
 use crate::health::PairCell;
 use crate::moment::Moment;
 use crate::quota::QuotaCell;
+use crate::secret::Secret;
+
+/// The name of what stands for callers' own accounts and keys.
+const CALLERS: &str = "(callers)";
 
 impl Snapshot {
     /// Numbers the parts of `draft` and gives each its cells: those of `previous` where the identity is the same
@@ -76,6 +80,8 @@ impl Snapshot {
             accounts.push(self.add_account(id, account, &routes, account_before, &mut shared, now));
         }
         let origin = origin(&draft.origin, before);
+        let callers_account =
+            draft.passthrough.then(|| self.add_callers_account(id, classes.len(), &routes, now));
         let state_account = self.state_account(&accounts, draft.state_account.as_deref());
         self.providers.push(Provider {
             name: draft.name.into(),
@@ -84,6 +90,7 @@ impl Snapshot {
             classes,
             accounts,
             state_account,
+            callers_account,
             routes,
             timeouts: draft.timeouts,
         });
@@ -131,7 +138,23 @@ impl Snapshot {
             });
         }
         let cell = before.map_or_else(Default::default, |(_, it)| it.cell.clone());
-        self.accounts.push(Account { name: draft.name.into(), provider, keys, weight, quotas, cell });
+        let name = draft.name.into();
+        self.accounts.push(Account { name, provider, keys, weight, quotas, cell, of_callers: false });
+        id
+    }
+
+    fn add_callers_account(
+        &mut self,
+        provider: ProviderId,
+        classes: usize,
+        routes: &[Route],
+        now: Moment,
+    ) -> AccountId {
+        let key = KeyDraft { name: CALLERS.into(), weight: 1.0, secret: Secret::new(String::new()) };
+        let limits = vec![QuotaLimits::default(); classes];
+        let draft = AccountDraft { name: CALLERS.into(), keys: vec![key], limits, shared_quota: None };
+        let id = self.add_account(provider, draft, routes, None, &mut HashMap::new(), now);
+        self.accounts[id.index()].of_callers = true;
         id
     }
 

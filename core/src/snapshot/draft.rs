@@ -43,6 +43,8 @@ pub struct ProviderDraft {
     pub accounts: Vec<AccountDraft>,
     /// The account, by name, at which what outlives a call is kept.
     pub state_account: Option<String>,
+    /// Callers may bring a credential of their own.
+    pub passthrough: bool,
     /// Deadlines.
     pub timeouts: Timeouts,
 }

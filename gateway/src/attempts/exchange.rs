@@ -110,7 +110,7 @@ impl Serving<'_, '_> {
             snapshot,
             dialect: self.call.dialect,
             provider: snapshot.provider(exchange.provider),
-            key: snapshot.key(exchange.key),
+            key: (!self.with_own_credential(exchange)).then(|| snapshot.key(exchange.key)),
             operation: self.call.operation,
             head: self.call.head,
             body_bytes,
@@ -206,6 +206,11 @@ impl Serving<'_, '_> {
         }
     }
 
+    /// The credential is the caller's own: nothing that the provider says of its account is news of ours.
+    fn with_own_credential(&self, exchange: &Exchange) -> bool {
+        self.published.snapshot.account(exchange.account).of_callers
+    }
+
     /// The deadlines of a request that goes out now; a second sending gets them anew.
     fn deadlines(&self, exchange: &Exchange) -> Deadlines {
         let snapshot = &*self.published.snapshot;
@@ -220,6 +225,9 @@ impl Serving<'_, '_> {
         let snapshot = &*self.published.snapshot;
         let fields = ReplyFields(head);
         let dialect = self.call.dialect;
+        if self.with_own_credential(exchange) {
+            return;
+        }
         exchange.learn(snapshot, &dialect.observed_limits(&fields), self.worker.now());
         let fields: &dyn Fields = &fields;
         if let Some((organization, workspace)) = dialect.org_mark(fields) {

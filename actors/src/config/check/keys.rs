@@ -23,8 +23,10 @@ impl Check<'_> {
         classes: &[ClassDraft],
     ) -> Vec<AccountDraft> {
         let keys = raw.keys.value().map(Vec::as_slice).unwrap_or_default();
-        if keys.is_empty() && !matches!(raw.keys, Field::Broken(_)) {
-            let hint = "give at least one under `keys`".to_owned();
+        let passes = raw.passthrough.value() == Some(&true);
+        if keys.is_empty() && !passes && !matches!(raw.keys, Field::Broken(_)) {
+            let hint = "give at least one under `keys`, or let callers bring theirs with `passthrough: true`"
+                .to_owned();
             self.notes.error(raw.keys.spot_or(spot), format!("the provider `{provider}` has no keys"), hint);
         }
         let mut accounts: Vec<AccountDraft> = Vec::new();

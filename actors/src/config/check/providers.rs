@@ -54,6 +54,7 @@ impl Check<'_> {
             classes,
             state_account: self.state_account(name, raw, &accounts),
             accounts,
+            passthrough: raw.passthrough.value().copied().unwrap_or(false),
             timeouts: self.timeouts(&raw.timeouts, base),
         }
     }

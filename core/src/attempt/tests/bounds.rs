@@ -175,6 +175,7 @@ fn planned(world: &World) -> PlannedTarget {
         dialect: DIALECT,
         caller: None,
         state: crate::route::State::None,
+        own_credential: false,
     };
     crate::route::plan(&world.snapshot, &ask).unwrap().targets()[0]
 }
