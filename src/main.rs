@@ -5,6 +5,7 @@
 mod check;
 mod completions;
 mod demo;
+mod env;
 mod healthcheck;
 mod log;
 mod man;
@@ -36,6 +37,8 @@ enum Command {
     Completions(completions::CompletionsArguments),
     /// Show what the gateway does, against mock providers in this process: no keys, no file, no network.
     Demo(demo::DemoArguments),
+    /// Print what a coding agent needs to call this gateway, as lines for a shell: `eval "$(tidegate env NAME)"`.
+    Env(env::EnvArguments),
     /// Ask a running gateway whether it is ready.
     Healthcheck(healthcheck::HealthcheckArguments),
     /// Print the manual page.
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, Cli::command()),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Env(arguments) => env::run(&arguments),
         Command::Healthcheck(arguments) => healthcheck::run(&arguments),
         Command::Man => man::run(Cli::command()),
         Command::Schema => schema::run(),

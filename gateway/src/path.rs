@@ -179,7 +179,7 @@ async fn steps(
     let call = Call { dialect, operation, head, body, skim, asked, model_span, state, caller };
     let (walk, permit) = admit(worker, published, &call, record, upload.is_some())?;
     if streamed {
-        line.expect_stream();
+        line.expect_stream(dialect);
     }
     Serving::new(worker, published, &call, record, buffers, permit, upload).run(line, walk).await
 }

@@ -82,6 +82,8 @@ pub(crate) struct Calls {
     pub(crate) usage: fn(&[u8]) -> Usage,
     pub(crate) body_edit: fn(&Operation<'_>, &[u8], &Skim<'_>) -> Option<Edit<'static>>,
     pub(crate) write_error: fn(&mut Vec<u8>, &Fault, &str, &str),
+    /// An event that says nothing and may stand anywhere behind the first content; a comment where the vendor has none.
+    pub(crate) keep_alive: &'static [u8],
     /// What stands in front of an error's body where it is an event.
     pub(crate) error_event_opening: &'static str,
     pub(crate) caller_limit_fields: CallerLimitFields,
@@ -282,6 +284,12 @@ impl Dialect {
     /// Appends the body of an error answer. Its content type is [`CONTENT_TYPE_JSON`].
     pub fn write_error(&self, out: &mut Vec<u8>, fault: &Fault, message: &str, request_id: &str) {
         (self.call.write_error)(out, fault, message, request_id);
+    }
+
+    /// What keeps a stream's line alive once there was content. Clients that count events and not bytes wait longer
+    /// for an event than for a comment.
+    pub fn keep_alive(&self) -> &'static [u8] {
+        self.call.keep_alive
     }
 
     /// Appends a complete event that ends a stream with an error.

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod agents;
 pub mod anthropic;
 mod dialect;
 mod example;
@@ -21,6 +22,7 @@ mod waits;
 
 use tidegate_core::snapshot::DialectId;
 
+pub use agents::{AGENTS, Agent, AgentSetup};
 pub use dialect::{
     CONTENT_TYPE_JSON, CONTENT_TYPE_STREAM, CallerLimitView, ClassRow, CredentialField, Dialect, LimitView,
     Phase, StreamEvent, USAGE,

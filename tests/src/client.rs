@@ -107,6 +107,19 @@ impl Client {
         }
     }
 
+    /// Reads so many bytes of a body whose head was read.
+    #[track_caller]
+    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let mut body = Vec::new();
+        let mut framing = Framing::Length(length);
+        while let Some(data) =
+            self.data(&mut framing).unwrap_or_else(|wrong| panic!("no whole body: {wrong}"))
+        {
+            body.extend_from_slice(&data);
+        }
+        body
+    }
+
     /// Reads the events of a reply whose head was read, to their end. The error says how the body broke off.
     pub fn events(&mut self, head: &Reply) -> (Vec<Event>, Result<(), String>) {
         let mut events = Vec::new();

@@ -99,7 +99,7 @@ impl Serving<'_, '_> {
             _ => self.call.dialect.judge(head.status(), &ReplyFields(head), &held, tidegate_ring::wall_ms()),
         };
         if good && self.record.streamed && verdict != Verdict::Success {
-            line.expect_stream();
+            line.expect_stream(self.call.dialect);
         }
         if verdict == Verdict::Success {
             let sent = self.send_good(line, reply, head, &held, collected).await;

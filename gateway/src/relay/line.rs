@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use tidegate_core::{Moment, limits};
+use tidegate_providers::Dialect;
 use tidegate_ring::Conn;
 use tidegate_wire::body::{CHUNK_END, LAST_CHUNK, chunk_prefix};
 use tidegate_wire::head::RequestHead;
@@ -81,6 +82,8 @@ pub(crate) struct Line<'c> {
     /// The caller is in the middle of an event: no comment may stand in it.
     quiet: bool,
     next_comment: Moment,
+    /// What says nothing in the caller's dialect once there was content.
+    keep_alive_event: &'static [u8],
     /// The connection may carry another request after this call.
     pub(crate) keep_alive: bool,
 }
@@ -109,13 +112,15 @@ impl<'c> Line<'c> {
             opaque: false,
             quiet: false,
             next_comment: Moment::NEVER,
+            keep_alive_event: KEEP_ALIVE_COMMENT,
             keep_alive: false,
         }
     }
 
     /// From now on the caller expects a stream: its status is committed when content takes too long.
-    pub(crate) fn expect_stream(&mut self) {
+    pub(crate) fn expect_stream(&mut self, dialect: &'static Dialect) {
         self.streamed = true;
+        self.keep_alive_event = dialect.keep_alive();
         self.next_comment = self.worker.now() + limits::KEEP_ALIVE_INTERVAL;
     }
 
@@ -227,7 +232,9 @@ impl<'c> Line<'c> {
             record.status = 200;
             self.committed = Committed::Status;
         }
-        self.send_events(&head, KEEP_ALIVE_COMMENT, false).await
+        let sign =
+            if self.committed == Committed::Content { self.keep_alive_event } else { KEEP_ALIVE_COMMENT };
+        self.send_events(&head, sign, false).await
     }
 
     /// The head of a stream of which no upstream has said anything yet.

@@ -16,6 +16,8 @@ use tidegate_core::quota::{Observed, ObservedLimits};
 use tidegate_core::snapshot::DialectId;
 use tidegate_core::{Family, Usage};
 
+use tidegate_wire::sse::KEEP_ALIVE_COMMENT;
+
 use crate::dialect::{Calls, CredentialField, Dialect, IdentityFields};
 use crate::fields::Fields;
 use crate::forwarding::ForwardRules;
@@ -71,6 +73,7 @@ pub static DIALECT: Dialect = Dialect {
         usage,
         body_edit: edit::usage_request,
         write_error: answers::write_error,
+        keep_alive: KEEP_ALIVE_COMMENT,
         error_event_opening: "data: ",
         caller_limit_fields: answers::caller_limit_fields,
         write_models: answers::write_models,
