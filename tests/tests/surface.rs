@@ -144,6 +144,17 @@ both_drivers! {
         }
     }
 
+    /// Compatible servers have their surface below paths of their own.
+    fn a_base_url_may_have_a_path(driver) {
+        let upstream = Upstream::start(|_| whole(200, &[], r#"{"object":"list","data":[]}"#));
+        let yaml = yaml(&upstream).replace("/v1\"", "/api/openai/v1/\"");
+        let gateway = Gateway::start(driver, 1, &yaml);
+        for path in ["/v1/embeddings", "/embeddings", "/openai/v1/embeddings", "/openai/embeddings"] {
+            assert_eq!(call(gateway.address(), post(path, r#"{"model":"front","input":"hi"}"#)).status, 200, "{path}");
+        }
+        assert!(upstream.heard().iter().all(|it| it.target() == "POST /api/openai/v1/embeddings"));
+    }
+
     /// Creates that are stored, asked for or not, and all about them go to the account that keeps them.
     fn stored_responses_are_at_one_account(driver) {
         let upstream = Upstream::start(good);

@@ -26,9 +26,13 @@ use crate::upstream::{self, Reply, ReplyFailure, Uploaded, Upstream};
 const SLICES_MAX: usize = 8;
 
 /// What came of a request.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once per try and taken apart at once; a box would allocate"
+)]
 enum Replied {
     /// The head of a reply.
-    Reply(Box<Reply>),
+    Reply(Reply),
     /// None, and what its absence means.
     Failed(Verdict),
     /// The caller sent what must not go on.
@@ -97,7 +101,7 @@ impl Serving<'_, '_> {
         self.buffers.request_head = request_head;
         self.buffers.request_head.zeroize();
         match replied? {
-            Replied::Reply(reply) => self.handle_reply(line, exchange, *reply, head, takes_usage_out).await,
+            Replied::Reply(reply) => self.handle_reply(line, exchange, reply, head, takes_usage_out).await,
             Replied::Failed(verdict) => Ok(failed(exchange, verdict)),
             Replied::Refused(fault, detail) => Ok(Tried::Refused(fault, detail)),
         }
@@ -154,7 +158,7 @@ impl Serving<'_, '_> {
             // By reference: what is awaited by value is held twice, here and in there.
             let replied = pin!(upstream::request_reply(connected, slices, head, &deadlines));
             match line.hold(self.record, replied).await? {
-                Ok(reply) => return Ok(Replied::Reply(Box::new(reply))),
+                Ok(reply) => return Ok(Replied::Reply(reply)),
                 Err(ReplyFailure::NeverBegan) if reused => reuse = false,
                 Err(failure) => {
                     return Ok(Replied::Failed(Verdict::TargetFailed(failure.target_failure())));
@@ -201,7 +205,7 @@ impl Serving<'_, '_> {
         let deadlines = self.deadlines(exchange);
         let replied = pin!(upstream::begin_reply(connected, whole, head, &deadlines));
         match line.hold(self.record, replied).await? {
-            Ok(reply) => Ok(Replied::Reply(Box::new(reply))),
+            Ok(reply) => Ok(Replied::Reply(reply)),
             Err(failure) => failed(failure.target_failure()),
         }
     }
