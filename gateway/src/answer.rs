@@ -84,7 +84,7 @@ async fn in_band(
     message: &str,
 ) -> Result<(), Interrupted> {
     let mut event = Vec::with_capacity(256);
-    dialect.write_stream_error(&mut event, &fault, message, record.id.as_str());
+    dialect.write_stream_error(&mut event, record.operation, &fault, message, record.id.as_str());
     record.in_band = true;
     line.commit_content();
     line.keep_alive = false;
@@ -101,7 +101,8 @@ pub(crate) async fn pass_on_in_band(
     let mut event = Vec::with_capacity(body.len() + 64);
     if !dialect.wrap_stream_error(&mut event, body) {
         let fault = Fault::new(FaultKind::UpstreamFailed);
-        dialect.write_stream_error(&mut event, &fault, &message(fault.kind, None), record.id.as_str());
+        let message = message(fault.kind, None);
+        dialect.write_stream_error(&mut event, record.operation, &fault, &message, record.id.as_str());
     }
     record.in_band = true;
     line.commit_content();

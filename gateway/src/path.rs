@@ -237,7 +237,9 @@ fn form_of(operation: &Operation<'_>, head: &RequestHead) -> Result<Option<FormS
     if operation.kind != OperationKind::Form {
         return Ok(None);
     }
-    let boundary = head.field("content-type").and_then(form::boundary);
+    // Two boundaries would make two forms of one.
+    let stated = head.fields().filter(|it| it.0.eq_ignore_ascii_case("content-type")).count();
+    let boundary = head.field("content-type").filter(|_| stated == 1).and_then(form::boundary);
     let boundary = boundary.ok_or_else(|| malformed("it has to be `multipart/form-data`".to_owned()))?;
     Ok(Some(FormSearch::new(boundary, "model", limits::MODEL_NAME_BYTES_MAX)))
 }

@@ -4,12 +4,12 @@
 
 use std::time::Duration;
 
-use tidegate_core::Usage;
 use tidegate_core::fault::Fault;
 use tidegate_core::quota::ObservedLimits;
 use tidegate_core::route::State;
 use tidegate_core::snapshot::{DialectId, matches};
 use tidegate_core::verdict::Verdict;
+use tidegate_core::{Family, Usage};
 use tidegate_wire::skim::Skim;
 use tidegate_wire::splice::Edit;
 use tidegate_wire::sse::EventView;
@@ -72,6 +72,17 @@ type CallerLimitFields = fn(&CallerLimitView, u64, &mut dyn FnMut(&str, &str));
 /// Appends one page of a model list.
 type WriteModels = fn(&mut Vec<u8>, &mut dyn Iterator<Item = ModelCard<'_>>, &Page<'_>);
 
+/// Appends an error from its fault, its message and the request's id.
+type WriteError = fn(&mut Vec<u8>, &Fault, &str, &str);
+
+/// How an error is told in streams of some families whose events have types.
+#[derive(Debug)]
+pub(crate) struct TypedError {
+    pub(crate) families: &'static [Family],
+    pub(crate) opening: &'static str,
+    pub(crate) write: WriteError,
+}
+
 /// The functions of a dialect, each behind the method of [`Dialect`] with its name.
 #[derive(Debug)]
 pub(crate) struct Calls {
@@ -81,7 +92,8 @@ pub(crate) struct Calls {
     /// Reads a `usage` object.
     pub(crate) usage: fn(&[u8]) -> Usage,
     pub(crate) body_edit: fn(&Operation<'_>, &[u8], &Skim<'_>) -> Option<Edit<'static>>,
-    pub(crate) write_error: fn(&mut Vec<u8>, &Fault, &str, &str),
+    pub(crate) write_error: WriteError,
+    pub(crate) typed_error: Option<TypedError>,
     /// An event that says nothing and may stand anywhere behind the first content; a comment where the vendor has none.
     pub(crate) keep_alive: &'static [u8],
     /// What stands in front of an error's body where it is an event.
@@ -292,10 +304,23 @@ impl Dialect {
         self.call.keep_alive
     }
 
-    /// Appends a complete event that ends a stream with an error.
-    pub fn write_stream_error(&self, out: &mut Vec<u8>, fault: &Fault, message: &str, request_id: &str) {
-        out.extend_from_slice(self.call.error_event_opening.as_bytes());
-        (self.call.write_error)(out, fault, message, request_id);
+    /// Appends a complete event that ends a stream of this family with an error.
+    pub fn write_stream_error(
+        &self,
+        out: &mut Vec<u8>,
+        family: Option<Family>,
+        fault: &Fault,
+        message: &str,
+        request_id: &str,
+    ) {
+        let typed = self.call.typed_error.as_ref();
+        let typed = typed.filter(|it| family.is_some_and(|family| it.families.contains(&family)));
+        let (opening, write) = match typed {
+            Some(typed) => (typed.opening, typed.write),
+            None => (self.call.error_event_opening, self.call.write_error),
+        };
+        out.extend_from_slice(opening.as_bytes());
+        write(out, fault, message, request_id);
         out.extend_from_slice(b"\n\n");
     }
 

@@ -190,6 +190,7 @@ pages! {
     getting_started: "getting-started.md", (7, 2);
     accounts: "accounts.md", (7, 0);
     virtual_keys: "virtual-keys.md", (8, 0);
+    coding_agents: "coding-agents.md", (9, 0);
     models: "models.md", (6, 0);
     secrets: "secrets.md", (10, 0);
     reload: "reload.md", (10, 0);

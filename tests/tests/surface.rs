@@ -114,6 +114,22 @@ both_drivers! {
         assert_eq!(text, failed_response("context_length_exceeded").concat());
     }
 
+    /// After content a failure ends the stream with an error event of the protocol, and never with a second answer.
+    fn a_response_that_breaks_ends_with_an_error(driver) {
+        let upstream = Upstream::start(|_| {
+            let mut steps = streamed(&response_events("hello", " world")[..5]);
+            steps.pop();
+            steps.push(Step::Close);
+            steps
+        });
+        let gateway = Gateway::start(driver, 1, &yaml(&upstream));
+        let (_, text, ended) = stream(&gateway, r#"{"model":"front","stream":true,"store":false,"input":"hi"}"#);
+        assert_eq!((ended, upstream.count()), (Ok(()), 1));
+        let error = text.strip_prefix(response_events("hello", " world")[..5].concat().as_str()).expect("what came");
+        assert!(error.starts_with("event: error\ndata: {\"type\":\"error\",\"code\":\"upstream_failed\""), "{error}");
+        assert!(error.contains("\"error\":{\"message\""), "what the SDKs look for: {error}");
+    }
+
     /// An end that repeats a long answer is larger than any event that is looked at, and still the end.
     fn a_response_with_a_large_end_is_whole(driver) {
         static LONG: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| "x".repeat(200_000));
@@ -255,6 +271,14 @@ both_drivers! {
         }
         let json = call(gateway.address(), post("/v1/audio/transcriptions", r#"{"model":"ears"}"#));
         assert_eq!(json.status, 400, "{}", json.text());
+        let authorization = bearer(KEY);
+        let twice = [
+            ("authorization", authorization.as_str()),
+            ("content-type", "multipart/form-data; boundary=XX"),
+            ("content-type", "multipart/form-data; boundary=YY"),
+        ];
+        let twice = request("POST /v1/audio/transcriptions", &twice, form(10, &[("model", "ears")]));
+        assert_eq!(call(gateway.address(), twice).status, 400, "two boundaries are two forms");
         let second = "\r\n--XX\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\ngpt-5-pro";
         let mut client = Client::connect(gateway.address());
         client.send(transcription(&long_form("ears", second)));

@@ -55,6 +55,7 @@ pub static DIALECT: Dialect = Dialect {
         usage,
         body_edit: |_, _, _| None,
         write_error: answers::write_error,
+        typed_error: None,
         keep_alive: b"event: ping\ndata: {\"type\": \"ping\"}\n\n",
         error_event_opening: "event: error\ndata: ",
         caller_limit_fields: answers::caller_limit_fields,

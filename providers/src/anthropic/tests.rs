@@ -295,7 +295,7 @@ fn errors_are_written_in_the_envelope() {
         assert_eq!(body, expected, "{kind:?}");
 
         let mut event = Vec::new();
-        DIALECT.write_stream_error(&mut event, &fault, "a \"quoted\"\nline", "req_7");
+        DIALECT.write_stream_error(&mut event, Some(Family::Messages), &fault, "a \"quoted\"\nline", "req_7");
         let span = Splitter::new().next_event(&event).expect("a whole event");
         assert_eq!(span.end, event.len(), "one event and nothing behind it");
         let view = EventView::parse(&event);

@@ -20,6 +20,20 @@ pub(super) fn write_error(out: &mut Vec<u8>, fault: &Fault, message: &str, _requ
     out.extend_from_slice(b"}}");
 }
 
+/// The same as the data of an event in a stream of typed events. Its number in the stream is left out: it is not known
+/// here what the provider's next one would have been, and clients do not ask for it.
+pub(super) fn write_typed_error(out: &mut Vec<u8>, fault: &Fault, message: &str, request_id: &str) {
+    out.extend_from_slice(b"{\"type\":\"error\",");
+    write_member(out, "code", code_of(fault));
+    out.push(b',');
+    write_member(out, "message", message);
+    out.extend_from_slice(b",\"param\":null,");
+    let start = out.len();
+    write_error(out, fault, message, request_id);
+    // One object of both: what opens the second is not needed.
+    out.remove(start);
+}
+
 fn kind_of(fault: &Fault) -> &'static str {
     match (fault.kind, fault.status()) {
         (FaultKind::CallerTokenLimit, _) => "tokens",

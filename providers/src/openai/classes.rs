@@ -44,6 +44,17 @@ pub(super) const CLASSES: &[ClassRow] = family![
     "o3-mini",
     "o3",
     "o4-mini",
+    "text-embedding-3-large",
+    "text-embedding-3-small",
+    "text-embedding-ada-002",
+    "gpt-image-1-mini",
+    "gpt-image-1",
+    "gpt-4o-transcribe",
+    "gpt-4o-mini-transcribe",
+    "gpt-4o-mini-tts",
+    "whisper-1",
+    "tts-1-hd",
+    "tts-1",
 ];
 
 #[cfg(test)]
@@ -63,6 +74,9 @@ mod tests {
             ("gpt-4o-latest", "gpt-4o"),
             ("gpt-4o-mini", "gpt-4o-mini"),
             ("o4-mini", "o4-mini"),
+            ("text-embedding-3-small", "text-embedding-3-small"),
+            ("gpt-4o-mini-transcribe-2025-12-15", "gpt-4o-mini-transcribe"),
+            ("tts-1-hd", "tts-1-hd"),
             ("gpt-7", "other"),
             ("llama-4", "other"),
         ] {

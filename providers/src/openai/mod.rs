@@ -18,7 +18,7 @@ use tidegate_core::{Family, Usage};
 
 use tidegate_wire::sse::KEEP_ALIVE_COMMENT;
 
-use crate::dialect::{Calls, CredentialField, Dialect, IdentityFields};
+use crate::dialect::{Calls, CredentialField, Dialect, IdentityFields, TypedError};
 use crate::fields::Fields;
 use crate::forwarding::ForwardRules;
 use crate::judge::Rules;
@@ -73,6 +73,11 @@ pub static DIALECT: Dialect = Dialect {
         usage,
         body_edit: edit::usage_request,
         write_error: answers::write_error,
+        typed_error: Some(TypedError {
+            families: &[Family::Responses, Family::StoredResponses],
+            opening: "event: error\ndata: ",
+            write: answers::write_typed_error,
+        }),
         keep_alive: KEEP_ALIVE_COMMENT,
         error_event_opening: "data: ",
         caller_limit_fields: answers::caller_limit_fields,

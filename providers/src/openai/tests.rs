@@ -321,11 +321,19 @@ fn errors_are_written_in_the_envelope() {
             json!({"error": {"message": message, "type": error_type, "param": null, "code": code}});
         assert_eq!(body, expected, "{kind:?}");
         out.clear();
-        DIALECT.write_stream_error(&mut out, &Fault::new(kind), "a \"quoted\"\nline", "req_7");
+        DIALECT.write_stream_error(&mut out, Some(Family::Chat), &Fault::new(kind), message, "req_7");
         assert_eq!(Splitter::new().next_event(&out).map(|it| it.end), Some(out.len()), "one whole event");
         let view = EventView::parse(&out);
         assert_eq!(view.event_name(), None);
         assert_eq!(serde_json::from_slice::<Value>(view.data().expect("data")).expect("JSON"), expected);
+        assert!(matches!(DIALECT.stream_event(&view).phase, Phase::Error(_)));
+        out.clear();
+        DIALECT.write_stream_error(&mut out, Some(Family::Responses), &Fault::new(kind), message, "req_7");
+        let view = EventView::parse(&out);
+        assert_eq!(view.event_name(), Some(&b"error"[..]));
+        let mut typed = json!({"type": "error", "code": code, "message": message, "param": null});
+        typed["error"] = expected["error"].clone();
+        assert_eq!(serde_json::from_slice::<Value>(view.data().expect("data")).expect("JSON"), typed);
         assert!(matches!(DIALECT.stream_event(&view).phase, Phase::Error(_)));
     }
 }
