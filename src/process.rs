@@ -146,6 +146,14 @@ impl WorkerFacts for Facts {
         self.plane.panics()
     }
 
+    fn rebuilds(&self) -> u64 {
+        self.plane.rebuilds()
+    }
+
+    fn stalled(&self) -> Vec<usize> {
+        self.plane.stalled(tidegate_gateway::now())
+    }
+
     fn draining(&self) -> bool {
         self.plane.is_draining()
     }

@@ -74,10 +74,13 @@ async fn serve(arguments: &ServeArguments, checked: Checked, set_level: log::Set
     if let Some(checked) = greeting {
         say(&greet(&process, &checked));
     }
-    signals.reload_until_end(&process).await;
+    let outcome = tokio::select! {
+        () = signals.reload_until_end(&process) => Ok(()),
+        () = process.data.plane.gave_up() => Err("a worker failed too often; see the log".to_owned()),
+    };
     tracing::info!("draining: no new calls; running ones go on");
     process.stop(DRAIN_GRACE, DRAIN_GRACE_STREAMS, signals.end()).await;
-    Ok(())
+    outcome
 }
 
 fn configured(arguments: &ServeArguments) -> Result<Checked, tidegate_actors::Complaints> {

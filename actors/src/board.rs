@@ -54,6 +54,10 @@ pub trait WorkerFacts: Send + Sync {
     fn slots(&self) -> u64;
     /// Panics caught so far.
     fn panics(&self) -> u64;
+    /// Loops of workers that failed and were built anew.
+    fn rebuilds(&self) -> u64;
+    /// Workers that make no progress, by number.
+    fn stalled(&self) -> Vec<usize>;
     /// Shutting down: no new work.
     fn draining(&self) -> bool;
 }
@@ -117,6 +121,8 @@ pub(crate) struct Board {
     pub(crate) metrics: Metrics,
     /// Actors restarted so far; written by the root.
     pub(crate) restarts: AtomicU64,
+    /// Times that a worker was found to make no progress; written by the watchdog.
+    pub(crate) stalls: AtomicU64,
     /// Too many restarts: no longer ready; written by the root.
     pub(crate) gave_up: AtomicBool,
     /// Who is there; written by the root.
@@ -194,6 +200,7 @@ impl Board {
             names: ArcSwap::from_pointee(names),
             metrics: Metrics::new(),
             restarts: AtomicU64::default(),
+            stalls: AtomicU64::default(),
             gave_up: AtomicBool::default(),
             directory: ArcSwap::default(),
             admin_listener: parts.admin_listener,

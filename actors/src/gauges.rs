@@ -60,6 +60,14 @@ fn of_process(board: &Board, r: &mut Registry) {
     r.register("workers", "Workers there should be", whole(workers.count() as u64));
     r.register("workers_alive", "Workers that run", whole(workers.alive() as u64));
     r.register("worker_panics", "Panics caught since the start", whole(workers.panics()));
+    r.register(
+        "worker_rebuilds",
+        "Loops of workers that failed and were built anew",
+        whole(workers.rebuilds()),
+    );
+    r.register("workers_stalled", "Workers that make no progress", whole(workers.stalled().len() as u64));
+    let stalls = board.stalls.load(Ordering::Relaxed);
+    r.register("worker_stalls", "Times that a worker was found to make no progress", whole(stalls));
     r.register("connections_open", "Client connections open now", whole(workers.connections_open()));
     r.register("slots", "Client connections possible", whole(workers.slots()));
     r.register(

@@ -29,6 +29,7 @@ mod resolver;
 mod root;
 mod status;
 mod totals;
+mod watchdog;
 
 #[cfg(test)]
 mod tests;

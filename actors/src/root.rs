@@ -39,6 +39,7 @@ use crate::reload::{self, ConfigActor, ConfigMessage};
 use crate::resolver::Resolver;
 use crate::status;
 use crate::totals::Totals;
+use crate::watchdog::Watchdog;
 use restarts::Restarts;
 pub(crate) use spec::Spec;
 
@@ -170,7 +171,7 @@ impl ControlPlane {
         self.board.restarts.load(Ordering::Relaxed)
     }
 
-    /// Names of the actors that live: `access-log`, `admin`, `config`, `exporter`, `pump`, `resolver`,
+    /// Names of the actors that live: `access-log`, `admin`, `config`, `exporter`, `pump`, `resolver`, `watchdog`,
     /// `key/PROVIDER/KEY`, `quota/PROVIDER/ACCOUNT`, `chain/MODEL`.
     pub fn actors(&self) -> Vec<String> {
         self.board.directory.load().cells.keys().cloned().collect()
@@ -392,6 +393,9 @@ impl RootState {
             }
             Spec::Resolver => {
                 (Actor::spawn_linked(None, Resolver, board, root).await?.0.get_cell(), Way::Closed)
+            }
+            Spec::Watchdog => {
+                (Actor::spawn_linked(None, Watchdog, board, root).await?.0.get_cell(), Way::Closed)
             }
         })
     }

@@ -21,6 +21,9 @@ pub(crate) fn readiness(board: &Board) -> Result<(), &'static str> {
     if board.workers.alive() == 0 {
         return Err("no worker runs");
     }
+    if !board.workers.stalled().is_empty() {
+        return Err("a worker makes no progress");
+    }
     Ok(())
 }
 
@@ -32,7 +35,13 @@ pub(crate) fn ready_body(board: &Board) -> Value {
         "why": readiness(board).err(),
         "driver": workers.driver(),
         "reason": workers.reason(),
-        "workers": { "count": workers.count(), "alive": workers.alive(), "panics": workers.panics() },
+        "workers": {
+            "count": workers.count(),
+            "alive": workers.alive(),
+            "panics": workers.panics(),
+            "rebuilds": workers.rebuilds(),
+            "stalled": workers.stalled(),
+        },
         "revision": board.snapshot.load().revision,
         "configuration_refused": board.refused.load().is_some(),
         "actor_restarts": board.restarts.load(Ordering::Relaxed),

@@ -38,6 +38,7 @@ models:
 #[derive(Default)]
 pub(crate) struct Workers {
     pub(crate) draining: AtomicBool,
+    pub(crate) stalled: AtomicBool,
 }
 
 impl WorkerFacts for Workers {
@@ -61,6 +62,12 @@ impl WorkerFacts for Workers {
     }
     fn panics(&self) -> u64 {
         0
+    }
+    fn rebuilds(&self) -> u64 {
+        0
+    }
+    fn stalled(&self) -> Vec<usize> {
+        self.stalled.load(Ordering::Relaxed).then_some(1).into_iter().collect()
     }
     fn draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
@@ -96,13 +103,19 @@ pub(crate) fn bench() -> Bench {
 
 /// A board with another configuration.
 pub(crate) fn board_of(text: &str) -> Arc<Board> {
+    bench_of(text).0.board
+}
+
+/// As [`bench`], of another configuration, with its workers.
+pub(crate) fn bench_of(text: &str) -> (Bench, Arc<Workers>) {
+    let workers = Arc::new(Workers::default());
     let checked = checked(text);
     let initial = Arc::new(Snapshot::build(checked.draft.clone(), None, Moment::ZERO));
     let board = Board::new(BoardParts {
         origin: ConfigOrigin::Fixed,
         publish: Box::new(|_| Ok(())),
         set_log_level: Box::new(|_| ()),
-        workers: Arc::new(Workers::default()),
+        workers: workers.clone(),
         now: Arc::new(|| Moment::ZERO + Duration::from_secs(60)),
         dropped: Vec::new(),
         rings: Vec::new(),
@@ -112,7 +125,7 @@ pub(crate) fn board_of(text: &str) -> Arc<Board> {
         loaded: Loaded { checked, digest: None },
         admin_listener: TcpListener::bind("127.0.0.1:0").expect("a port"),
     });
-    Arc::new(board)
+    (Bench { board: Arc::new(board) }, workers)
 }
 
 /// Everything that a control plane needs, and the other ends of it.

@@ -10,6 +10,7 @@
 pub mod access;
 pub mod admission;
 pub mod attempt;
+pub mod balance;
 pub mod caller;
 pub mod choose;
 pub mod estimate;

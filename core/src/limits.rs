@@ -72,6 +72,15 @@ pub const LENT_CHUNKS_MAX: u8 = 4;
 /// Surplus bytes read from a caller after an early refusal before the connection is closed.
 pub const LINGER_BYTES_MAX: usize = 256 * 1024;
 
+/// How often a worker says that its loop turns.
+pub const BEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// A worker that has not said so for this long makes no progress.
+pub const STALL_AFTER: Duration = Duration::from_secs(5);
+/// Times that one worker's failed loop is built anew within [`WORKER_REBUILDS_SPAN`]; one more ends the process.
+pub const WORKER_REBUILDS_MAX: usize = 10;
+/// See [`WORKER_REBUILDS_MAX`].
+pub const WORKER_REBUILDS_SPAN: Duration = Duration::from_secs(60);
+
 /// Targets of a plan.
 pub const PLAN_TARGETS_MAX: usize = 16;
 /// Accounts tried for one target.
@@ -199,6 +208,7 @@ pub const RESOLVE_STALE_MAX: Duration = Duration::from_secs(3600);
 pub const VIRTUAL_KEY_CHARS_MIN: usize = 32;
 
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());
+const _: () = assert!(BEAT_INTERVAL.as_millis() * 2 < STALL_AFTER.as_millis(), "one late beat is no stall");
 const _: () = assert!(HEAD_BYTES_MAX <= u16::MAX as usize, "fields are u16 ranges into their head");
 const _: () = assert!(HEAD_BYTES_MAX + RECV_BUFFER_BYTES <= EVENTS_HELD_BYTES_MAX * 2);
 const _: () = assert!(BODY_BYTES_MAX.is_multiple_of(BODY_STEP_BYTES));

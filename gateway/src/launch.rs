@@ -90,15 +90,16 @@ pub fn launch(launch: &Launch, snapshot: Arc<Snapshot>) -> Result<Launched, Laun
         danger_panic_mark: launch.danger_panic_mark,
     };
     let plane = Plane::new(options, snapshot).map_err(LaunchError::Refused)?;
+    plane.doors.put(listeners);
     let mut reports = Vec::with_capacity(workers);
     let mut entries = Vec::with_capacity(workers);
     let mut threads = Vec::with_capacity(workers);
-    for (index, listener) in listeners.into_iter().enumerate() {
+    for index in 0..workers {
         let (report, consumer) = rtrb::RingBuffer::new(limits::REPORTS_MAX);
         reports.push(consumer);
         let (entry, consumer) = rtrb::RingBuffer::new(limits::ACCESS_ENTRIES_MAX);
         entries.push(consumer);
-        let setup = WorkerSetup { plane: plane.clone(), index, listener, reports: report, entries: entry };
+        let setup = WorkerSetup { plane: plane.clone(), index, reports: report, entries: entry };
         threads.push(worker::start(setup).map_err(LaunchError::Thread)?);
     }
     Ok(Launched { plane, selection, listen, reports, entries, threads })

@@ -162,7 +162,7 @@ async fn steps(
     buffers.lease = Some(collect_body(worker, incoming, line, record, body, form.as_mut()).await?);
     record.bytes_in = incoming.source.consumed_bytes();
     let body: &[u8] = body;
-    panic_on_mark(worker, body);
+    provoke(worker, body);
     let skim = skimmed(&operation, body)?;
     let (asked, model_span) = match form.as_ref().map(FormSearch::found) {
         None => (skim.model.map(|it| it.decoded()).unwrap_or_default(), skim.model_span.clone()),
@@ -315,12 +315,24 @@ fn affinity(dialect: &'static Dialect, head: &RequestHead, skim: &Skim<'_>, body
     body.get(prefix).map(Affinity::of)
 }
 
-/// Tests of the panic boundary mark a request; no configuration can turn this on.
-fn panic_on_mark(worker: &Worker, body: &[u8]) {
-    if let Some(mark) = worker.plane.options().danger_panic_mark {
-        let marked = body.windows(mark.len()).any(|it| it == mark.as_bytes());
-        assert!(!marked, "a request carries the panic mark");
+/// Tests of the fault boundaries mark a request; no configuration can turn this on. What stands behind the mark says
+/// which fault it is.
+fn provoke(worker: &Worker, body: &[u8]) {
+    let Some(mark) = worker.plane.options().danger_panic_mark else { return };
+    let Some(at) = body.windows(mark.len()).position(|it| it == mark.as_bytes()) else { return };
+    let behind = &body[at + mark.len()..];
+    if behind.starts_with(b"-loop") {
+        worker.danger_doom();
+    } else if behind.starts_with(b"-stall") {
+        block(limits::STALL_AFTER + limits::BEAT_INTERVAL * 3);
+    } else {
+        panic!("a request carries the panic mark");
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the fault that a marked request asks for is a blocked worker")]
+fn block(span: std::time::Duration) {
+    std::thread::sleep(span);
 }
 
 /// Answers what stopped a call, where there is somebody to answer.

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use tidegate_core::snapshot::Provider;
-use tidegate_core::{Snapshot, limits};
+use tidegate_core::{Moment, Snapshot, limits};
 use tidegate_ring::tls::{ClientTls, Roots, ServerName};
 use tidegate_ring::{Driver, Signal, Trigger};
 
 use crate::body::BodyMemory;
+use crate::doors::Doors;
 
 /// Shared by all workers of a process, and by the root that publishes into it.
 pub struct Plane {
@@ -21,6 +22,8 @@ pub struct Plane {
     cut_whole: (Trigger, Signal),
     cut: (Trigger, Signal),
     draining: AtomicBool,
+    gave_up: (Trigger, Signal),
+    pub(crate) doors: Doors,
     pub(crate) body_memory: BodyMemory,
     workers: Box<[WorkerFacts]>,
 }
@@ -36,7 +39,8 @@ pub struct PlaneOptions {
     pub slots: usize,
     /// Bytes that request bodies may hold together.
     pub body_memory_bytes: u64,
-    /// Panic in the next request whose body contains this mark. Tests of the panic boundary only.
+    /// Panic in the next request whose body contains this mark; with `-loop` behind it in the worker's loop, with
+    /// `-stall` block the worker for a while. Tests of the fault boundaries only.
     pub danger_panic_mark: Option<&'static str>,
 }
 
@@ -78,8 +82,25 @@ pub struct WorkerFacts {
     pub(crate) alive: AtomicBool,
     pub(crate) connections: AtomicU64,
     pub(crate) panics: AtomicU64,
+    /// Times its loop failed and was built anew.
+    pub(crate) rebuilds: AtomicU64,
+    /// When the loop last said that it turns, in nanoseconds of monotonic time.
+    pub(crate) beat_ns: AtomicU64,
+    /// It has drained and ended.
+    pub(crate) ended: AtomicBool,
     pub(crate) reports_dropped: Arc<AtomicU64>,
     pub(crate) entries_dropped: Arc<AtomicU64>,
+}
+
+impl WorkerFacts {
+    pub(crate) fn beat(&self, now: Moment) {
+        self.beat_ns.store(now.as_ns(), Ordering::Relaxed);
+    }
+
+    fn is_stalled(&self, now: Moment) -> bool {
+        let last = Moment::from_ns(self.beat_ns.load(Ordering::Relaxed));
+        !self.ended.load(Ordering::Relaxed) && last > Moment::ZERO && now.since(last) > limits::STALL_AFTER
+    }
 }
 
 impl Plane {
@@ -92,6 +113,8 @@ impl Plane {
             cut_whole: tidegate_ring::signal(),
             cut: tidegate_ring::signal(),
             draining: AtomicBool::new(false),
+            gave_up: tidegate_ring::signal(),
+            doors: Doors::new(),
             body_memory: BodyMemory::new(options.body_memory_bytes),
             workers: (0..options.workers).map(|_| WorkerFacts::default()).collect(),
             options,
@@ -124,6 +147,7 @@ impl Plane {
     /// Begins the shutdown: no new connection, no new call on an old one; running calls go on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
+        self.doors.close();
         self.drain.0.fire();
     }
 
@@ -142,6 +166,17 @@ impl Plane {
     /// Whether a shutdown has begun.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// A worker failed too often to be built anew: the process should end.
+    pub(crate) fn give_up(&self) {
+        self.gave_up.0.fire();
+    }
+
+    /// Completes once a worker failed too often to be built anew.
+    pub fn gave_up(&self) -> impl Future<Output = ()> + Send + use<> {
+        let signal = self.gave_up.1.clone();
+        async move { signal.wait().await }
     }
 
     pub(crate) fn drain_signal(&self) -> Signal {
@@ -173,6 +208,16 @@ impl Plane {
     /// Requests that ended in a panic, of all workers.
     pub fn panics(&self) -> u64 {
         self.workers.iter().map(|it| it.panics.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Loops of workers that failed and were built anew.
+    pub fn rebuilds(&self) -> u64 {
+        self.workers.iter().map(|it| it.rebuilds.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Workers whose loop has not turned for [`limits::STALL_AFTER`], by number.
+    pub fn stalled(&self, now: Moment) -> Vec<usize> {
+        (0..self.workers.len()).filter(|it| self.workers[*it].is_stalled(now)).collect()
     }
 
     /// Bytes that request bodies hold now.

@@ -1,61 +1,30 @@
-//! One core: its listener, its slots, its pools, its loop. The panic boundary is here: a panic in one connection's
-//! task ends that connection, its permits settle by drop, and the loop goes on.
+//! One core: its listeners, its slots, its pools, its loop. The panic boundary is here: a panic in one connection's
+//! task ends that connection, its permits settle by drop, and the loop goes on. A panic in the loop itself ends the
+//! worker's connections, and `thread` builds it anew.
 //!
 //! Decides who gets a slot and when to stop accepting; knows nothing of HTTP.
 
+mod thread;
+
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use tidegate_core::access::Entry;
 use tidegate_core::choose::Draw;
 use tidegate_core::report::OrganizationReport;
 use tidegate_core::{Moment, Report, limits};
-use tidegate_ring::{Conn, Listener, RingOptions};
+use tidegate_ring::{Conn, Listener, race};
+
+pub use thread::{WorkerSetup, start};
 
 use crate::connection;
 use crate::plane::{Plane, Published, WorkerFacts};
 use crate::upstream::Pools;
-
-/// What a worker is started with.
-pub struct WorkerSetup {
-    /// The plane it serves.
-    pub plane: Arc<Plane>,
-    /// Its number, from zero.
-    pub index: usize,
-    /// Its own listening socket (`SO_REUSEPORT`).
-    pub listener: std::net::TcpListener,
-    /// Where its reports go.
-    pub reports: rtrb::Producer<Report>,
-    /// Where its entries for the access log go.
-    pub entries: rtrb::Producer<Entry>,
-}
-
-/// Starts a worker on a thread of its own; the thread ends when the worker has drained.
-pub fn start(setup: WorkerSetup) -> io::Result<std::thread::JoinHandle<io::Result<()>>> {
-    let name = format!("worker-{}", setup.index);
-    std::thread::Builder::new().name(name).spawn(move || {
-        let driver = setup.plane.options().driver;
-        tidegate_ring::run(driver, &ring_options(), move || async move {
-            let listener = Listener::from_std(setup.listener)?;
-            serve(setup.plane, setup.index, listener, setup.reports, setup.entries).await
-        })?
-    })
-}
-
-/// How a worker's ring is sized.
-fn ring_options() -> RingOptions {
-    RingOptions {
-        recv_buffer_bytes: limits::RECV_BUFFER_BYTES,
-        recv_buffers: limits::RECV_BUFFERS,
-        lent_chunks_max: limits::LENT_CHUNKS_MAX,
-        entries: limits::RING_ENTRIES,
-    }
-}
 
 /// What the tasks of one worker share. Single-threaded: no borrow is held across an await.
 pub(crate) struct Worker {
@@ -64,10 +33,11 @@ pub(crate) struct Worker {
     pub(crate) pools: RefCell<Pools>,
     pub(crate) draw: RefCell<Draw>,
     published: RefCell<arc_swap::Cache<Arc<arc_swap::ArcSwap<Published>>, Arc<Published>>>,
-    reports: RefCell<rtrb::Producer<Report>>,
-    entries: RefCell<rtrb::Producer<Entry>>,
+    kept: Rc<Kept>,
     slots: RefCell<Slots>,
     draining: Cell<bool>,
+    /// The loop is to panic; tests only.
+    doomed: Cell<bool>,
     cutting_whole: Cell<bool>,
     cutting: Cell<bool>,
     next_address: Cell<usize>,
@@ -89,22 +59,60 @@ struct Slots {
     waiting: Option<Waker>,
 }
 
-/// Runs a worker until it was told to drain and its last connection ended.
-pub async fn serve(
-    plane: Arc<Plane>,
-    index: usize,
-    listener: Listener,
-    reports: rtrb::Producer<Report>,
-    entries: rtrb::Producer<Entry>,
-) -> io::Result<()> {
-    let worker = Rc::new(Worker::new(plane, index, reports, entries));
+/// What outlives a worker's loop on its thread.
+pub(crate) struct Kept {
+    reports: RefCell<rtrb::Producer<Report>>,
+    entries: RefCell<rtrb::Producer<Entry>>,
+}
+
+impl Kept {
+    pub(crate) fn new(reports: rtrb::Producer<Report>, entries: rtrb::Producer<Entry>) -> Kept {
+        Kept { reports: RefCell::new(reports), entries: RefCell::new(entries) }
+    }
+}
+
+/// Runs a worker's loop until it was told to drain and its last connection ended.
+pub(crate) async fn serve(plane: Arc<Plane>, index: usize, kept: Rc<Kept>) -> io::Result<()> {
+    let worker = Rc::new(Worker::new(plane, index, kept));
     let _alive = Alive::mark(&worker);
-    let housekeeping = tidegate_ring::spawn(housekeeping(worker.clone()));
-    let switches = tidegate_ring::spawn(watch_switches(worker.clone()));
-    accept(&worker, listener).await;
-    worker.wait_for_slots(|slots| slots.free.len() == slots.tasks.len()).await;
-    drop((housekeeping, switches));
+    let sockets = worker.plane.doors.of_worker(index, worker.plane.options().workers)?;
+    let listeners: Vec<Listener> = sockets.into_iter().map(Listener::from_std).collect::<io::Result<_>>()?;
+    let life = async {
+        accept_all(&worker, listeners).await;
+        worker.wait_for_slots(|slots| slots.free.len() == slots.tasks.len()).await;
+    };
+    // Of one task with the loop: a panic in any of them is the worker's.
+    let beside = race(housekeeping(&worker), race(watch_switches(&worker), heart(&worker)));
+    race(life, beside).await;
     Ok(())
+}
+
+/// Accepts from all listeners until the worker drains.
+async fn accept_all(worker: &Rc<Worker>, listeners: Vec<Listener>) {
+    let mut loops: Vec<_> = listeners.into_iter().map(|it| Some(Box::pin(accept(worker, it)))).collect();
+    std::future::poll_fn(|cx| {
+        for each in &mut loops {
+            if each.as_mut().is_some_and(|it| it.as_mut().poll(cx).is_ready()) {
+                *each = None;
+            }
+        }
+        if loops.iter().all(Option::is_none) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Says each second that the loop turns.
+async fn heart(worker: &Rc<Worker>) {
+    loop {
+        worker.facts().beat(worker.now());
+        let mut sleep =
+            std::pin::pin!(tidegate_ring::sleep_until((worker.now() + limits::BEAT_INTERVAL).as_ns()));
+        std::future::poll_fn(|cx| {
+            assert!(!worker.doomed.get(), "a request asked for the end of its worker's loop");
+            sleep.as_mut().poll(cx)
+        })
+        .await;
+    }
 }
 
 /// Shows operators that the worker's loop runs; taken back by drop, so by a panic too.
@@ -133,13 +141,13 @@ async fn accept(worker: &Rc<Worker>, listener: Listener) {
             if worker.draining.get() {
                 return Poll::Ready(None);
             }
-            worker.slots.borrow_mut().waiting = Some(cx.waker().clone());
+            worker.wait(cx);
             accepting.as_mut().poll(cx).map(Some)
         })
         .await;
         match accepted {
             None => return,
-            Some(Ok(conn)) => admit(worker, conn),
+            Some(Ok(conn)) => admit(worker, conn).await,
             Some(Err(error)) => {
                 tracing::warn!(worker = worker.index, %error, "accept failed; pausing");
                 tidegate_ring::sleep_until((worker.now() + limits::ACCEPT_PAUSE).as_ns()).await;
@@ -148,7 +156,9 @@ async fn accept(worker: &Rc<Worker>, listener: Listener) {
     }
 }
 
-fn admit(worker: &Rc<Worker>, conn: Conn) {
+/// Serves a connection once there is a slot for it: another listener may have been faster.
+async fn admit(worker: &Rc<Worker>, conn: Conn) {
+    worker.wait_for_slots(|slots| !slots.free.is_empty()).await;
     let Some(slot) = worker.slots.borrow_mut().free.pop() else { return };
     worker.facts().connections.fetch_add(1, Ordering::Relaxed);
     let place = Place { worker: worker.clone(), slot };
@@ -187,7 +197,7 @@ impl Drop for Place {
 }
 
 /// Closes idle upstream connections that are past their time.
-async fn housekeeping(worker: Rc<Worker>) {
+async fn housekeeping(worker: &Rc<Worker>) {
     loop {
         tidegate_ring::sleep_until((worker.now() + limits::POOL_SWEEP_INTERVAL).as_ns()).await;
         worker.pools.borrow_mut().sweep(worker.now());
@@ -195,7 +205,7 @@ async fn housekeeping(worker: Rc<Worker>) {
 }
 
 /// Turns the process-wide switches of a shutdown into flags that every task of this worker sees at once.
-async fn watch_switches(worker: Rc<Worker>) {
+async fn watch_switches(worker: &Rc<Worker>) {
     worker.plane.drain_signal().wait().await;
     worker.draining.set(true);
     worker.wake_all();
@@ -205,15 +215,11 @@ async fn watch_switches(worker: Rc<Worker>) {
     worker.plane.cut_signal().wait().await;
     worker.cutting.set(true);
     worker.wake_all();
+    pending().await
 }
 
 impl Worker {
-    fn new(
-        plane: Arc<Plane>,
-        index: usize,
-        reports: rtrb::Producer<Report>,
-        entries: rtrb::Producer<Entry>,
-    ) -> Worker {
+    fn new(plane: Arc<Plane>, index: usize, kept: Rc<Kept>) -> Worker {
         let options = plane.options();
         let slots = (options.slots / options.workers.max(1)).max(1);
         // Each worker starts elsewhere in its sequence, so that workers do not choose in step.
@@ -224,14 +230,14 @@ impl Worker {
             pools: RefCell::default(),
             draw: RefCell::new(draw),
             published,
-            reports: RefCell::new(reports),
-            entries: RefCell::new(entries),
+            kept,
             slots: RefCell::new(Slots {
                 tasks: vec![None; slots],
                 free: (0..slots as u32).rev().collect(),
                 waiting: None,
             }),
             draining: Cell::new(plane.is_draining()),
+            doomed: Cell::new(false),
             cutting_whole: Cell::new(false),
             cutting: Cell::new(false),
             next_address: Cell::new(0),
@@ -269,14 +275,14 @@ impl Worker {
 
     /// Hands a fact to the control plane; dropped and counted where its ring is full.
     pub(crate) fn report(&self, report: Report) {
-        if self.reports.borrow_mut().push(report).is_err() {
+        if self.kept.reports.borrow_mut().push(report).is_err() {
             self.facts().reports_dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Hands an entry to the access log; dropped and counted where its ring is full.
     pub(crate) fn log(&self, entry: Entry) {
-        if self.entries.borrow_mut().push(entry).is_err() {
+        if self.kept.entries.borrow_mut().push(entry).is_err() {
             self.facts().entries_dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -300,6 +306,12 @@ impl Worker {
         self.slots.borrow_mut().tasks[slot as usize] = Some(waker.clone());
     }
 
+    /// Lets the loop panic at its next turn. Tests only.
+    pub(crate) fn danger_doom(&self) {
+        self.doomed.set(true);
+        self.wake_all();
+    }
+
     fn facts(&self) -> &WorkerFacts {
         self.plane.facts(self.index)
     }
@@ -317,13 +329,22 @@ impl Worker {
 
     async fn wait_for_slots(&self, enough: impl Fn(&Slots) -> bool) {
         std::future::poll_fn(|cx| {
-            let mut slots = self.slots.borrow_mut();
+            let slots = self.slots.borrow();
             if enough(&slots) {
                 return Poll::Ready(());
             }
-            slots.waiting = Some(cx.waker().clone());
+            drop(slots);
+            self.wait(cx);
             Poll::Pending
         })
         .await;
+    }
+
+    /// Has the loop's task woken when a slot is free, and at each switch.
+    fn wait(&self, cx: &Context<'_>) {
+        let mut slots = self.slots.borrow_mut();
+        if !slots.waiting.as_ref().is_some_and(|it| it.will_wake(cx.waker())) {
+            slots.waiting = Some(cx.waker().clone());
+        }
     }
 }

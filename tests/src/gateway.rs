@@ -97,6 +97,15 @@ impl Gateway {
         &self.plane
     }
 
+    /// Ends a gateway of which a worker has failed for good, and checks why.
+    #[track_caller]
+    pub fn expect_failure(mut self, why: &str) {
+        self.plane.drain();
+        let launched = self.launched.take().expect("runs until it is dropped");
+        let failure = launched.join().expect_err("a worker failed").to_string();
+        assert!(failure.contains(why), "{failure}");
+    }
+
     /// The control plane of a gateway that was started with one.
     #[track_caller]
     pub fn control(&self) -> &Control {
@@ -193,6 +202,12 @@ impl Control {
     /// Actors restarted so far.
     pub fn restarts(&self) -> u64 {
         self.ask(Command::Actors).1
+    }
+
+    /// The body of `/readyz`.
+    #[track_caller]
+    pub fn ready(&self) -> serde_json::Value {
+        crate::client::call(self.admin, crate::client::request("GET /readyz", &[], "")).json()
     }
 
     /// The text of the metrics.
@@ -309,6 +324,14 @@ impl WorkerFacts for Facts {
 
     fn panics(&self) -> u64 {
         self.plane.panics()
+    }
+
+    fn rebuilds(&self) -> u64 {
+        self.plane.rebuilds()
+    }
+
+    fn stalled(&self) -> Vec<usize> {
+        self.plane.stalled(tidegate_gateway::now())
     }
 
     fn draining(&self) -> bool {

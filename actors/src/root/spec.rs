@@ -17,6 +17,7 @@ pub(crate) enum Spec {
     Pump,
     Quota(AccountName),
     Resolver,
+    Watchdog,
 }
 
 impl Spec {
@@ -32,6 +33,7 @@ impl Spec {
             Spec::Pump => "pump".into(),
             Spec::Quota(it) => format!("quota/{}/{}", it.provider, it.account),
             Spec::Resolver => "resolver".into(),
+            Spec::Watchdog => "watchdog".into(),
         }
     }
 
@@ -50,7 +52,7 @@ impl Spec {
         }
         let chains = snapshot.models.iter().filter(|it| it.chain.len() > 1);
         all.extend(chains.map(|it| Spec::Chain(it.name.to_string())));
-        all.extend([Spec::Pump, Spec::Admin]);
+        all.extend([Spec::Pump, Spec::Watchdog, Spec::Admin]);
         all
     }
 }

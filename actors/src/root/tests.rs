@@ -153,6 +153,7 @@ async fn killed_actors_come_back_and_do_their_work() {
         "pump",
         "quota/anthropic/b",
         "resolver",
+        "watchdog",
     ];
     for name in expect {
         assert!(names.iter().any(|it| it == name), "{name} in {names:?}");
