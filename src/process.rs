@@ -35,9 +35,11 @@ pub(crate) async fn start(
         },
         workers: settings.workers,
         listen: settings.listen,
+        slots: None,
         danger_panic_mark: None,
     };
-    let mut data = tidegate_gateway::launch(&launch, initial.clone()).map_err(|error| error.to_string())?;
+    let mut data =
+        tidegate_gateway::launch(&launch, initial.clone(), Vec::new()).map_err(|error| error.to_string())?;
     let plane = data.plane.clone();
     let facts = Facts {
         plane: plane.clone(),
@@ -144,6 +146,10 @@ impl WorkerFacts for Facts {
 
     fn panics(&self) -> u64 {
         self.plane.panics()
+    }
+
+    fn handed_over(&self) -> u64 {
+        self.plane.handed_over()
     }
 
     fn rebuilds(&self) -> u64 {

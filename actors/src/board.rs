@@ -54,6 +54,8 @@ pub trait WorkerFacts: Send + Sync {
     fn slots(&self) -> u64;
     /// Panics caught so far.
     fn panics(&self) -> u64;
+    /// Client connections that one worker accepted and another serves.
+    fn handed_over(&self) -> u64;
     /// Loops of workers that failed and were built anew.
     fn rebuilds(&self) -> u64;
     /// Workers that make no progress, by number.

@@ -69,6 +69,12 @@ fn of_process(board: &Board, r: &mut Registry) {
     let stalls = board.stalls.load(Ordering::Relaxed);
     r.register("worker_stalls", "Times that a worker was found to make no progress", whole(stalls));
     r.register("connections_open", "Client connections open now", whole(workers.connections_open()));
+    let handed_over = whole(workers.handed_over());
+    r.register(
+        "connections_handed_over",
+        "Connections accepted by one worker, served by another",
+        handed_over,
+    );
     r.register("slots", "Client connections possible", whole(workers.slots()));
     r.register(
         "ready",

@@ -63,6 +63,9 @@ impl WorkerFacts for Workers {
     fn panics(&self) -> u64 {
         0
     }
+    fn handed_over(&self) -> u64 {
+        0
+    }
     fn rebuilds(&self) -> u64 {
         0
     }

@@ -72,6 +72,12 @@ pub const LENT_CHUNKS_MAX: u8 = 4;
 /// Surplus bytes read from a caller after an early refusal before the connection is closed.
 pub const LINGER_BYTES_MAX: usize = 256 * 1024;
 
+/// Connections that may wait to be taken over from other workers, each worker.
+pub const HANDED_OVER_MAX: usize = 64;
+/// A worker with fewer connections than this, and a free slot, keeps what it accepts.
+pub const HANDED_OVER_FROM: u64 = 8;
+/// How often a full worker looks whether another has room.
+pub const ROOM_POLL: Duration = Duration::from_millis(10);
 /// How often a worker says that its loop turns.
 pub const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// A worker that has not said so for this long makes no progress.

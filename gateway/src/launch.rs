@@ -24,6 +24,8 @@ pub struct Launch {
     pub workers: Option<usize>,
     /// Where callers connect; port zero takes a free one.
     pub listen: SocketAddr,
+    /// Client connections of the process; by default as many as descriptors allow, up to a limit.
+    pub slots: Option<usize>,
     /// See [`PlaneOptions::danger_panic_mark`].
     pub danger_panic_mark: Option<&'static str>,
 }
@@ -74,32 +76,37 @@ pub fn now() -> Moment {
     Moment::from_ns(tidegate_ring::fresh_now_ns())
 }
 
-/// Starts the workers.
-pub fn launch(launch: &Launch, snapshot: Arc<Snapshot>) -> Result<Launched, LaunchError> {
+/// Starts the workers. `sockets` listen already, and are shared out among them; without any, `listen` is bound.
+pub fn launch(
+    launch: &Launch,
+    snapshot: Arc<Snapshot>,
+    sockets: Vec<TcpListener>,
+) -> Result<Launched, LaunchError> {
     let selection =
         tidegate_ring::select(launch.io).map_err(|refusal| LaunchError::Driver(refusal.to_string()))?;
     let workers = launch.workers.unwrap_or_else(host::parallelism).max(1);
+    let unusable = |error| LaunchError::Listen(launch.listen, error);
     let listeners =
-        bind(launch.listen, workers).map_err(|error| LaunchError::Listen(launch.listen, error))?;
-    let listen = listeners[0].local_addr().map_err(|error| LaunchError::Listen(launch.listen, error))?;
+        if sockets.is_empty() { bind(launch.listen, workers).map_err(unusable)? } else { sockets };
+    let listen = listeners[0].local_addr().map_err(unusable)?;
     let options = PlaneOptions {
         driver: selection.driver,
         workers,
-        slots: host::slots(),
+        slots: launch.slots.unwrap_or_else(host::slots),
         body_memory_bytes: host::body_memory_bytes(),
         danger_panic_mark: launch.danger_panic_mark,
     };
-    let plane = Plane::new(options, snapshot).map_err(LaunchError::Refused)?;
+    let (plane, inboxes) = Plane::new(options, snapshot).map_err(LaunchError::Refused)?;
     plane.doors.put(listeners);
     let mut reports = Vec::with_capacity(workers);
     let mut entries = Vec::with_capacity(workers);
     let mut threads = Vec::with_capacity(workers);
-    for index in 0..workers {
+    for (index, inbox) in inboxes.into_iter().enumerate() {
         let (report, consumer) = rtrb::RingBuffer::new(limits::REPORTS_MAX);
         reports.push(consumer);
         let (entry, consumer) = rtrb::RingBuffer::new(limits::ACCESS_ENTRIES_MAX);
         entries.push(consumer);
-        let setup = WorkerSetup { plane: plane.clone(), index, reports: report, entries: entry };
+        let setup = WorkerSetup { plane: plane.clone(), index, reports: report, entries: entry, inbox };
         threads.push(worker::start(setup).map_err(LaunchError::Thread)?);
     }
     Ok(Launched { plane, selection, listen, reports, entries, threads })

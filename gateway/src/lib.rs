@@ -12,6 +12,7 @@ mod attempts;
 mod body;
 mod connection;
 mod doors;
+mod handover;
 mod heads;
 mod host;
 mod inbound;
@@ -24,6 +25,7 @@ mod relay;
 mod upstream;
 pub mod worker;
 
+pub use handover::Inbox;
 pub use launch::{Launch, LaunchError, Launched, launch, now};
 pub use plane::{Plane, PlaneOptions, Published, Refused};
 pub use tidegate_core::limits::{DRAIN_GRACE, DRAIN_GRACE_STREAMS};

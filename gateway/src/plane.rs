@@ -13,6 +13,7 @@ use tidegate_ring::{Driver, Signal, Trigger};
 
 use crate::body::BodyMemory;
 use crate::doors::Doors;
+use crate::handover::{self, Inbox, Ways};
 
 /// Shared by all workers of a process, and by the root that publishes into it.
 pub struct Plane {
@@ -24,6 +25,7 @@ pub struct Plane {
     draining: AtomicBool,
     gave_up: (Trigger, Signal),
     pub(crate) doors: Doors,
+    pub(crate) ways: Ways,
     pub(crate) body_memory: BodyMemory,
     workers: Box<[WorkerFacts]>,
 }
@@ -42,6 +44,13 @@ pub struct PlaneOptions {
     /// Panic in the next request whose body contains this mark; with `-loop` behind it in the worker's loop, with
     /// `-stall` block the worker for a while. Tests of the fault boundaries only.
     pub danger_panic_mark: Option<&'static str>,
+}
+
+impl PlaneOptions {
+    /// Client connections of one worker.
+    pub(crate) fn slots_each(&self) -> usize {
+        (self.slots / self.workers.max(1)).max(1)
+    }
 }
 
 /// A snapshot and the transports of its origins, published together.
@@ -82,6 +91,12 @@ pub struct WorkerFacts {
     pub(crate) alive: AtomicBool,
     pub(crate) connections: AtomicU64,
     pub(crate) panics: AtomicU64,
+    /// Accept loops that run.
+    pub(crate) accepting: AtomicU64,
+    /// Connections that are being found a slot.
+    pub(crate) placing: AtomicU64,
+    /// Connections it gave to other workers.
+    pub(crate) handed_over: AtomicU64,
     /// Times its loop failed and was built anew.
     pub(crate) rebuilds: AtomicU64,
     /// When the loop last said that it turns, in nanoseconds of monotonic time.
@@ -104,10 +119,11 @@ impl WorkerFacts {
 }
 
 impl Plane {
-    /// A plane that serves `snapshot`.
-    pub fn new(options: PlaneOptions, snapshot: Arc<Snapshot>) -> Result<Arc<Plane>, Refused> {
+    /// A plane that serves `snapshot`, and what its workers are handed connections by, one each.
+    pub fn new(options: PlaneOptions, snapshot: Arc<Snapshot>) -> Result<(Arc<Plane>, Vec<Inbox>), Refused> {
         let transports = transports(&snapshot, None)?;
-        Ok(Arc::new(Plane {
+        let (ways, inboxes) = handover::ways(options.workers);
+        let plane = Arc::new(Plane {
             published: Arc::new(ArcSwap::from_pointee(Published { snapshot, transports })),
             drain: tidegate_ring::signal(),
             cut_whole: tidegate_ring::signal(),
@@ -115,10 +131,12 @@ impl Plane {
             draining: AtomicBool::new(false),
             gave_up: tidegate_ring::signal(),
             doors: Doors::new(),
+            ways,
             body_memory: BodyMemory::new(options.body_memory_bytes),
             workers: (0..options.workers).map(|_| WorkerFacts::default()).collect(),
             options,
-        }))
+        });
+        Ok((plane, inboxes))
     }
 
     /// Publishes the next configuration whole. Called by the control plane, never by a worker: it may read
@@ -205,9 +223,24 @@ impl Plane {
         self.workers.iter().map(|it| it.connections.load(Ordering::Relaxed)).sum()
     }
 
+    /// The same, of each worker.
+    pub fn connections_each(&self) -> Vec<u64> {
+        self.workers.iter().map(|it| it.connections.load(Ordering::Relaxed)).collect()
+    }
+
     /// Requests that ended in a panic, of all workers.
     pub fn panics(&self) -> u64 {
         self.workers.iter().map(|it| it.panics.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Accept loops that run, of all workers.
+    pub(crate) fn accepting(&self) -> u64 {
+        self.workers.iter().map(|it| it.accepting.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Connections that one worker accepted and another serves.
+    pub fn handed_over(&self) -> u64 {
+        self.workers.iter().map(|it| it.handed_over.load(Ordering::Relaxed)).sum()
     }
 
     /// Loops of workers that failed and were built anew.

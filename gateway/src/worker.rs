@@ -4,6 +4,7 @@
 //!
 //! Decides who gets a slot and when to stop accepting; knows nothing of HTTP.
 
+mod accept;
 mod thread;
 
 use std::cell::{Cell, RefCell};
@@ -15,14 +16,15 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 use tidegate_core::access::Entry;
+use tidegate_core::balance::Load;
 use tidegate_core::choose::Draw;
 use tidegate_core::report::OrganizationReport;
 use tidegate_core::{Moment, Report, limits};
-use tidegate_ring::{Conn, Listener, race};
+use tidegate_ring::{Listener, race};
 
 pub use thread::{WorkerSetup, start};
 
-use crate::connection;
+use crate::handover::Inbox;
 use crate::plane::{Plane, Published, WorkerFacts};
 use crate::upstream::Pools;
 
@@ -35,6 +37,8 @@ pub(crate) struct Worker {
     published: RefCell<arc_swap::Cache<Arc<arc_swap::ArcSwap<Published>>, Arc<Published>>>,
     kept: Rc<Kept>,
     slots: RefCell<Slots>,
+    /// Of all workers, made anew for each decision; kept for its room.
+    loads: RefCell<Vec<Load>>,
     draining: Cell<bool>,
     /// The loop is to panic; tests only.
     doomed: Cell<bool>,
@@ -63,11 +67,17 @@ struct Slots {
 pub(crate) struct Kept {
     reports: RefCell<rtrb::Producer<Report>>,
     entries: RefCell<rtrb::Producer<Entry>>,
+    /// Connections that other workers hand over.
+    inbox: RefCell<Inbox>,
 }
 
 impl Kept {
-    pub(crate) fn new(reports: rtrb::Producer<Report>, entries: rtrb::Producer<Entry>) -> Kept {
-        Kept { reports: RefCell::new(reports), entries: RefCell::new(entries) }
+    pub(crate) fn new(
+        reports: rtrb::Producer<Report>,
+        entries: rtrb::Producer<Entry>,
+        inbox: Inbox,
+    ) -> Kept {
+        Kept { reports: RefCell::new(reports), entries: RefCell::new(entries), inbox: RefCell::new(inbox) }
     }
 }
 
@@ -78,27 +88,14 @@ pub(crate) async fn serve(plane: Arc<Plane>, index: usize, kept: Rc<Kept>) -> io
     let sockets = worker.plane.doors.of_worker(index, worker.plane.options().workers)?;
     let listeners: Vec<Listener> = sockets.into_iter().map(Listener::from_std).collect::<io::Result<_>>()?;
     let life = async {
-        accept_all(&worker, listeners).await;
-        worker.wait_for_slots(|slots| slots.free.len() == slots.tasks.len()).await;
+        accept::accept_all(&worker, listeners).await;
+        accept::wait_for_the_last(&worker).await;
     };
     // Of one task with the loop: a panic in any of them is the worker's.
     let beside = race(housekeeping(&worker), race(watch_switches(&worker), heart(&worker)));
+    let life = race(life, accept::receive(&worker));
     race(life, beside).await;
     Ok(())
-}
-
-/// Accepts from all listeners until the worker drains.
-async fn accept_all(worker: &Rc<Worker>, listeners: Vec<Listener>) {
-    let mut loops: Vec<_> = listeners.into_iter().map(|it| Some(Box::pin(accept(worker, it)))).collect();
-    std::future::poll_fn(|cx| {
-        for each in &mut loops {
-            if each.as_mut().is_some_and(|it| it.as_mut().poll(cx).is_ready()) {
-                *each = None;
-            }
-        }
-        if loops.iter().all(Option::is_none) { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
 }
 
 /// Says each second that the loop turns.
@@ -131,71 +128,6 @@ impl Drop for Alive {
     }
 }
 
-/// Accepts into free slots until the worker drains. Without a free slot it stops accepting: callers wait in the
-/// kernel's queue instead of taking memory.
-async fn accept(worker: &Rc<Worker>, listener: Listener) {
-    while !worker.draining.get() {
-        worker.wait_for_slots(|slots| !slots.free.is_empty() || worker.draining.get()).await;
-        let mut accepting = std::pin::pin!(listener.accept());
-        let accepted = std::future::poll_fn(|cx| {
-            if worker.draining.get() {
-                return Poll::Ready(None);
-            }
-            worker.wait(cx);
-            accepting.as_mut().poll(cx).map(Some)
-        })
-        .await;
-        match accepted {
-            None => return,
-            Some(Ok(conn)) => admit(worker, conn).await,
-            Some(Err(error)) => {
-                tracing::warn!(worker = worker.index, %error, "accept failed; pausing");
-                tidegate_ring::sleep_until((worker.now() + limits::ACCEPT_PAUSE).as_ns()).await;
-            }
-        }
-    }
-}
-
-/// Serves a connection once there is a slot for it: another listener may have been faster.
-async fn admit(worker: &Rc<Worker>, conn: Conn) {
-    worker.wait_for_slots(|slots| !slots.free.is_empty()).await;
-    let Some(slot) = worker.slots.borrow_mut().free.pop() else { return };
-    worker.facts().connections.fetch_add(1, Ordering::Relaxed);
-    let place = Place { worker: worker.clone(), slot };
-    tidegate_ring::spawn(async move {
-        // Freed by drop, so that a panic frees it too.
-        let place = place;
-        // Boxed apart: the executor's part of a task stays small.
-        Box::pin(connection::serve(&place.worker, place.slot, conn)).await;
-    })
-    .detach();
-}
-
-/// A taken slot; free again on drop.
-struct Place {
-    worker: Rc<Worker>,
-    slot: u32,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let facts = self.worker.facts();
-        facts.connections.fetch_sub(1, Ordering::Relaxed);
-        if std::thread::panicking() {
-            facts.panics.fetch_add(1, Ordering::Relaxed);
-        }
-        let waiting = {
-            let mut slots = self.worker.slots.borrow_mut();
-            slots.tasks[self.slot as usize] = None;
-            slots.free.push(self.slot);
-            slots.waiting.take()
-        };
-        if let Some(waker) = waiting {
-            waker.wake();
-        }
-    }
-}
-
 /// Closes idle upstream connections that are past their time.
 async fn housekeeping(worker: &Rc<Worker>) {
     loop {
@@ -220,8 +152,7 @@ async fn watch_switches(worker: &Rc<Worker>) {
 
 impl Worker {
     fn new(plane: Arc<Plane>, index: usize, kept: Rc<Kept>) -> Worker {
-        let options = plane.options();
-        let slots = (options.slots / options.workers.max(1)).max(1);
+        let slots = plane.options().slots_each();
         // Each worker starts elsewhere in its sequence, so that workers do not choose in step.
         let draw = Draw::new(tidegate_ring::random_u64());
         let published = RefCell::new(arc_swap::Cache::new(plane.published().clone()));
@@ -236,6 +167,7 @@ impl Worker {
                 free: (0..slots as u32).rev().collect(),
                 waiting: None,
             }),
+            loads: RefCell::default(),
             draining: Cell::new(plane.is_draining()),
             doomed: Cell::new(false),
             cutting_whole: Cell::new(false),
@@ -310,6 +242,10 @@ impl Worker {
     pub(crate) fn danger_doom(&self) {
         self.doomed.set(true);
         self.wake_all();
+    }
+
+    fn slots_each(&self) -> usize {
+        self.plane.options().slots_each()
     }
 
     fn facts(&self) -> &WorkerFacts {

@@ -111,8 +111,8 @@ fn gateway(io: IoChoice, upstream: SocketAddr, accounts: &[&str]) -> Launched {
     let snapshot = Snapshot::build(draft, None, now());
     snapshot.providers[0].origin.addresses.publish(vec![upstream]);
     let listen = "127.0.0.1:0".parse().expect("an address");
-    let what = Launch { io, workers: Some(1), listen, danger_panic_mark: Some("MARK-OF-PANIC") };
-    launch(&what, Arc::new(snapshot)).expect("a gateway")
+    let what = Launch { io, workers: Some(1), listen, slots: None, danger_panic_mark: Some("MARK-OF-PANIC") };
+    launch(&what, Arc::new(snapshot), Vec::new()).expect("a gateway")
 }
 
 fn call(address: SocketAddr, body: &str) -> String {

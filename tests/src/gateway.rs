@@ -27,6 +27,8 @@ pub struct Setup {
     pub driver: IoChoice,
     /// Workers.
     pub workers: usize,
+    /// Client connections; `None` is what the host allows.
+    pub slots: Option<usize>,
     /// A request whose body holds this panics.
     pub danger_panic_mark: Option<&'static str>,
     /// Whether there are actors.
@@ -46,7 +48,7 @@ pub struct Gateway {
 impl Setup {
     /// Two workers on `driver`, nothing else.
     pub fn new(driver: IoChoice) -> Setup {
-        Setup { driver, workers: 2, danger_panic_mark: None, control: false, file: None }
+        Setup { driver, workers: 2, slots: None, danger_panic_mark: None, control: false, file: None }
     }
 
     /// With actors.
@@ -57,6 +59,12 @@ impl Setup {
     /// Starts a gateway with the configuration `yaml`.
     #[track_caller]
     pub fn start(self, yaml: &str) -> Gateway {
+        self.start_on(Vec::new(), yaml)
+    }
+
+    /// As [`Setup::start`], with sockets that listen already.
+    #[track_caller]
+    pub fn start_on(self, sockets: Vec<std::net::TcpListener>, yaml: &str) -> Gateway {
         let checked = match tidegate_actors::check_text("test.yaml", yaml) {
             Ok(checked) => checked,
             Err(complaints) => panic!("the configuration of a test is wrong: {complaints}\n{yaml}"),
@@ -67,10 +75,11 @@ impl Setup {
             io: self.driver,
             workers: Some(self.workers),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            slots: self.slots,
             danger_panic_mark: self.danger_panic_mark,
         };
         let mut launched =
-            tidegate_gateway::launch(&launch, snapshot.clone()).expect("the data plane starts");
+            tidegate_gateway::launch(&launch, snapshot.clone(), sockets).expect("the data plane starts");
         let control = self.control.then(|| {
             let origin = self.file.clone().map_or(ConfigOrigin::Fixed, ConfigOrigin::File);
             Control::start(wiring(origin, checked, snapshot, &mut launched))
@@ -324,6 +333,10 @@ impl WorkerFacts for Facts {
 
     fn panics(&self) -> u64 {
         self.plane.panics()
+    }
+
+    fn handed_over(&self) -> u64 {
+        self.plane.handed_over()
     }
 
     fn rebuilds(&self) -> u64 {

@@ -99,4 +99,50 @@ both_drivers! {
         wait_for("it is ready again", PATIENCE, || ready()["ready"] == true);
         assert!(gateway.control().metrics().contains("tidegate_worker_stalls 1"));
     }
+
+    /// Workers without a slot hand what they accept to one that has: as many connections are served as there are slots,
+    /// wherever the kernel put them, and the next one as soon as one of them ends.
+    fn a_full_worker_hands_over(driver) {
+        const SLOTS: usize = 12;
+        let upstream = Upstream::start(|heard| good(heard, "fine"));
+        let yaml = format!(
+            "providers:\n  mock: {{ kind: anthropic, base_url: \"{}\", keys: [{{ name: a, value: a }}] }}\n",
+            upstream.url()
+        );
+        let gateway = Setup { workers: 3, slots: Some(SLOTS), ..Setup::new(driver) }.start(&yaml);
+        let mut clients: Vec<Client> = (0..SLOTS).map(|_| Client::connect(gateway.address())).collect();
+        for client in &mut clients {
+            client.send(plain());
+            assert_eq!(client.reply().status, 200);
+        }
+        assert_eq!(gateway.plane().connections(), SLOTS as u64);
+        let mut late = Client::connect(gateway.address());
+        late.send(plain());
+        assert!(!late.is_closed_within(Duration::from_millis(200)), "it waits, and is not refused");
+        assert!(!late.has_surplus(), "all slots are taken");
+        drop(clients.pop());
+        assert_eq!(late.reply().status, 200);
+    }
+
+    /// One worker accepts all connections, because nobody connects to the other's socket: the other gets its share.
+    fn a_worker_far_above_the_mean_hands_over(driver) {
+        const CLIENTS: u64 = 120;
+        let upstream = Upstream::start(|heard| good(heard, "fine"));
+        let yaml = format!(
+            "providers:\n  mock: {{ kind: anthropic, base_url: \"{}\", keys: [{{ name: a, value: a }}] }}\n",
+            upstream.url()
+        );
+        let sockets = (0..2).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+        let gateway = Setup::new(driver).start_on(sockets, &yaml);
+        let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::connect(gateway.address())).collect();
+        for client in &mut clients {
+            client.send(plain());
+            assert_eq!(client.reply().status, 200);
+        }
+        let each = gateway.plane().connections_each();
+        assert_eq!(each.iter().sum::<u64>(), CLIENTS, "{each:?}");
+        // One and a half times the mean and a few: from there on the other one takes what comes.
+        assert!(each[0] <= CLIENTS / 2 * 3 / 2 + 10, "{each:?}");
+        assert_eq!(gateway.plane().handed_over(), each[1]);
+    }
 }

@@ -14,6 +14,7 @@ use tidegate_core::{Moment, Report, limits};
 use tidegate_ring::RingOptions;
 
 use super::{Kept, serve};
+use crate::handover::Inbox;
 use crate::plane::Plane;
 
 /// What a worker is started with.
@@ -26,6 +27,8 @@ pub struct WorkerSetup {
     pub reports: rtrb::Producer<Report>,
     /// Where its entries for the access log go.
     pub entries: rtrb::Producer<Entry>,
+    /// Where other workers hand connections over.
+    pub inbox: Inbox,
 }
 
 /// Starts a worker on a thread of its own; the thread ends when the worker has drained, or with an error when it failed
@@ -37,8 +40,8 @@ pub fn start(setup: WorkerSetup) -> io::Result<std::thread::JoinHandle<io::Resul
 }
 
 fn live(setup: WorkerSetup) -> io::Result<()> {
-    let WorkerSetup { plane, index, reports, entries } = setup;
-    let kept = Rc::new(Kept::new(reports, entries));
+    let WorkerSetup { plane, index, reports, entries, inbox } = setup;
+    let kept = Rc::new(Kept::new(reports, entries, inbox));
     let mut rebuilds = Rebuilds::default();
     loop {
         let why = match run_once(&plane, index, &kept) {
