@@ -41,7 +41,7 @@ pub use permit::Permit;
 
 use crate::fault::FaultKind;
 use crate::moment::Moment;
-use crate::snapshot::CallerLimits;
+use crate::snapshot::{CallerLimits, Carried};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::usage::{Estimate, Tokens, Usage};
 
@@ -202,5 +202,17 @@ impl CallerCells {
 
     fn end_call(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Carried for CallerCells {
+    fn words(&self) -> Vec<u64> {
+        vec![self.requests.full_at_ns(), self.tokens.full_at_ns()]
+    }
+
+    fn take_over(&self, words: &[u64]) {
+        let &[requests, tokens] = words else { return };
+        self.requests.full_no_earlier(requests);
+        self.tokens.full_no_earlier(tokens);
     }
 }

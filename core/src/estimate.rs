@@ -7,6 +7,7 @@
 //! relaxed. Two workers may overwrite each other's step: a mean loses one sample, which changes no promise,
 //! since nothing but a guess is derived from it.
 
+use crate::snapshot::Carried;
 use crate::sync::{AtomicU64, Ordering};
 use crate::usage::{Estimate, Tokens, Usage};
 
@@ -58,6 +59,19 @@ impl EstimateCell {
         if let Some(output) = usage.output_tokens {
             step(&self.output_sixteenths, output.min(1 << 32) * 16);
         }
+    }
+}
+
+impl Carried for EstimateCell {
+    fn words(&self) -> Vec<u64> {
+        vec![self.tokens_per_megabyte.load(Ordering::Relaxed), self.output_sixteenths.load(Ordering::Relaxed)]
+    }
+
+    fn take_over(&self, words: &[u64]) {
+        let &[ratio, output] = words else { return };
+        let ratio = ratio.clamp(*RATIO_RANGE.start(), *RATIO_RANGE.end());
+        self.tokens_per_megabyte.store(ratio, Ordering::Relaxed);
+        self.output_sixteenths.store(output.min(1 << 36), Ordering::Relaxed);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// A point in monotonic time, in nanoseconds since an arbitrary start shared by the whole process.
+/// A point in monotonic time, in nanoseconds since an arbitrary start shared by all processes of a host.
 ///
 /// Wall time never becomes a `Moment`; a clock that jumps cannot free a budget or end a rest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,12 +15,12 @@ impl Moment {
     /// A moment that never comes.
     pub const NEVER: Moment = Moment(u64::MAX);
 
-    /// From nanoseconds since the process's monotonic start.
+    /// From nanoseconds since that start.
     pub const fn from_ns(ns: u64) -> Moment {
         Moment(ns)
     }
 
-    /// Nanoseconds since the process's monotonic start.
+    /// Nanoseconds since that start.
     pub const fn as_ns(self) -> u64 {
         self.0
     }

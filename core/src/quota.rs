@@ -39,12 +39,13 @@ pub use crate::limits::COLD_SPAN;
 pub use facts::{Closed, DimensionView, Need, Observed, ObservedLimits, QuotaView, Room};
 pub use hold::QuotaHold;
 
+use crate::admission::LimitCell;
 use crate::health::{Backoff, Gate, Phase, Shut, Ticket};
 use crate::limits::{
     COLD_CALLS, RAMP_REST, REST_MAX, REST_STEP, REST_STEP_MAX, SPREAD_DIVISOR, UNKNOWN_WAIT,
 };
 use crate::moment::Moment;
-use crate::snapshot::QuotaLimits;
+use crate::snapshot::{Carried, QuotaLimits};
 use crate::sync::{AtomicBool, Ordering};
 use crate::usage::Usage;
 use calls::Calls;
@@ -199,6 +200,11 @@ impl QuotaCell {
         }
     }
 
+    /// The buckets, in the order of the dimensions.
+    pub(crate) fn limits(&self) -> [&LimitCell; 4] {
+        [0, 1, 2, 3].map(|at: usize| self.dimensions[at].bucket())
+    }
+
     fn admit_trusting(
         self: &Arc<Self>,
         need: &Need,
@@ -281,6 +287,29 @@ impl QuotaCell {
 
     fn reserved(&self) -> [u64; 4] {
         [0, 1, 2, 3].map(|at: usize| self.dimensions[at].reserved())
+    }
+}
+
+impl Carried for QuotaCell {
+    fn words(&self) -> Vec<u64> {
+        let mut words = vec![self.gate.word_to_carry(), self.calls.cap_to_carry()];
+        words.push(u64::from(self.cold.load(Ordering::Relaxed)));
+        words.extend(self.dimensions.iter().flat_map(Dimension::words));
+        words
+    }
+
+    fn take_over(&self, words: &[u64]) {
+        let [gate, cap, cold, dimensions @ ..] = words else { return };
+        if dimensions.len() != 2 * self.dimensions.len() {
+            return;
+        }
+        self.gate.go_on_from(*gate);
+        self.calls.go_on_from(*cap);
+        // What was confirmed stays so. What was not is trusted no sooner than a quota made just now.
+        self.cold.fetch_and(*cold != 0, Ordering::Relaxed);
+        for (dimension, words) in self.dimensions.iter().zip(dimensions.chunks_exact(2)) {
+            dimension.go_on_from(words[0], words[1]);
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod build;
 mod draft;
+mod succession;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,9 @@ pub use draft::{
     AccountDraft, CallerDraft, CallerLimits, ClassDraft, Draft, KeyDraft, ModelDraft, OriginDraft,
     ProviderDraft, QuotaLimits, TargetDraft,
 };
+
+pub(crate) use succession::Carried;
+pub use succession::{Change, DUMP_VERSION, Dump, Identity, Settlements};
 
 use crate::caller::CallerTable;
 use crate::estimate::EstimateCell;
@@ -284,6 +288,17 @@ impl ChainCell {
     /// Sets the position of the target that goes first.
     pub fn lead_with(&self, position: usize) {
         self.0.store(position as u32, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Carried for ChainCell {
+    fn words(&self) -> Vec<u64> {
+        vec![self.first() as u64]
+    }
+
+    fn take_over(&self, words: &[u64]) {
+        let &[first] = words else { return };
+        self.lead_with(usize::try_from(first).unwrap_or(0));
     }
 }
 

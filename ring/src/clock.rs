@@ -1,5 +1,6 @@
-//! The only place that reads a clock. Monotonic time counts from one start shared by all threads of the process,
-//! so a time written into a shared cell by one worker means the same to every other.
+//! The only place that reads a clock. Monotonic time counts from the start of the host, for all threads of all processes,
+//! so a time written into a shared cell by one worker means the same to every other, and to the process that takes the
+//! cells over.
 //!
 //! Wall time is for people and protocols; no decision about budgets or rests may use it.
 
@@ -8,6 +9,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::worker;
 
@@ -65,7 +68,7 @@ impl Clock {
     }
 }
 
-/// Monotonic time in ns since the process's start, as of the start of this worker's turn: one read serves all
+/// Monotonic time in ns since the host's start, as of the start of this worker's turn: one read serves all
 /// tasks of a turn. Outside of a worker it reads the clock.
 pub fn now_ns() -> u64 {
     worker::try_with(|worker| worker.clock.now_ns()).unwrap_or_else(read_ns)
@@ -84,11 +87,19 @@ pub fn wall_ms() -> u64 {
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the monotonic clock")]
 fn read_ns() -> u64 {
     // One second ahead of zero: a cell that was never written (zero) then always lies in the past.
-    const START_NS: u64 = 1_000_000_000;
-    static START: OnceLock<Instant> = OnceLock::new();
+    const AHEAD_NS: u64 = 1_000_000_000;
+    static START: OnceLock<(Instant, u64)> = OnceLock::new();
     let now = Instant::now();
-    let since = now.saturating_duration_since(*START.get_or_init(|| now));
-    START_NS.saturating_add(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX - START_NS))
+    let (start, start_ns) = *START.get_or_init(|| (now, AHEAD_NS.saturating_add(since_boot_ns())));
+    let since = now.saturating_duration_since(start);
+    start_ns.saturating_add(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// What `Instant` counts from and does not say.
+fn since_boot_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let (seconds, ns) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
+    seconds.unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(ns.unwrap_or(0))
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the data plane's one place that reads wall time")]
@@ -107,6 +118,16 @@ mod tests {
         let other = std::thread::spawn(fresh_now_ns).join();
         let after = fresh_now_ns();
         assert!(matches!(other, Ok(ns) if (before..=after).contains(&ns)));
+    }
+
+    #[test]
+    fn time_counts_from_the_start_of_the_host() {
+        // Two clocks are read one after the other once: they may differ by what lies between.
+        const SLACK_NS: u64 = 1_000_000;
+        let before = since_boot_ns();
+        let now = fresh_now_ns() - 1_000_000_000;
+        let after = since_boot_ns();
+        assert!((before - SLACK_NS..=after + SLACK_NS).contains(&now), "{before} {now} {after}");
     }
 
     #[test]

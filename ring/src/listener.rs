@@ -103,6 +103,21 @@ impl Listener {
             }
         }
     }
+
+    /// Stops accepting: connections that come from now on wait in the kernel's queue, for this or another holder of the
+    /// socket. Returns what the kernel had accepted in advance, so that none of it is lost. [`Listener::accept`] begins
+    /// anew.
+    pub async fn stop(&self) -> Vec<Conn> {
+        match &self.arm {
+            Arm::Uring(listener) => {
+                listener.stop().await.into_iter().map(Plain::from_uring).map(Conn::plain).collect()
+            }
+            // Accepts when it is asked to, never in advance.
+            Arm::Epoll(_) => Vec::new(),
+            #[cfg(feature = "sim")]
+            Arm::Sim(_) => Vec::new(),
+        }
+    }
 }
 
 /// Errors that `accept` passes on from the connection it was about to return: accept(2) says to try again.

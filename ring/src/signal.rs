@@ -1,8 +1,8 @@
-//! One bit from any thread to any worker: drain, shut down. Fired once, it stays fired. It carries no data, and firing
-//! it never blocks.
+//! From any thread to any worker: one bit that stays fired (drain, shut down), and a small number that goes up and down
+//! (accept, pause). Neither carries data, and writing them never blocks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use tokio::sync::Notify;
 
@@ -54,6 +54,44 @@ impl Signal {
     }
 }
 
+/// A small number that one side sets and any number of tasks on any worker wait for. Unlike a [`Signal`] it can go
+/// back.
+pub struct Level {
+    value: AtomicU8,
+    waiters: Notify,
+}
+
+impl Level {
+    /// A level that stands at `value`.
+    pub fn new(value: u8) -> Level {
+        Level { value: AtomicU8::new(value), waiters: Notify::new() }
+    }
+
+    /// Where it stands.
+    pub fn value(&self) -> u8 {
+        self.value.load(Ordering::SeqCst)
+    }
+
+    /// Sets it, for all who wait. It never blocks.
+    pub fn set(&self, value: u8) {
+        if self.value.swap(value, Ordering::SeqCst) != value {
+            self.waiters.notify_waiters();
+        }
+    }
+
+    /// Completes once it is seen where `wanted` says.
+    pub async fn reaches(&self, wanted: impl Fn(u8) -> bool) {
+        while !wanted(self.value()) {
+            // As in `Signal::wait`: a `Notified` sees every change since it was made.
+            let notified = self.waiters.notified();
+            if wanted(self.value()) {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::Future;
@@ -74,5 +112,19 @@ mod tests {
         assert!(early.poll(&mut cx).is_ready());
         assert!(pin!(signal.clone().wait()).poll(&mut cx).is_ready());
         assert!(signal.fired());
+    }
+
+    #[test]
+    fn a_level_goes_back() {
+        let level = Level::new(0);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut waiting = pin!(level.reaches(|it| it == 2));
+        assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        level.set(1);
+        assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        level.set(2);
+        assert!(waiting.as_mut().poll(&mut cx).is_ready());
+        level.set(0);
+        assert!(pin!(level.reaches(|it| it == 2)).poll(&mut cx).is_pending());
     }
 }

@@ -158,6 +158,28 @@ impl LimitCell {
         now.max(Moment::from_ns(self.full_at_ns.load(Ordering::Relaxed)))
     }
 
+    /// When it is full again, in nanoseconds: its whole state.
+    pub(crate) fn full_at_ns(&self) -> u64 {
+        self.full_at_ns.load(Ordering::Relaxed)
+    }
+
+    /// What another process had spent stays spent: full no earlier than then.
+    pub(crate) fn full_no_earlier(&self, full_at_ns: u64) {
+        self.full_at_ns.fetch_max(full_at_ns, Ordering::Relaxed);
+    }
+
+    /// Units spent (above zero, rounded up) or given back (below) since it was full again at `full_at_ns`, as seen at
+    /// `seen_at`. What refilled a full bucket in between is taken for spent: too much rather than too little.
+    pub(crate) fn spent_since(&self, full_at_ns: u64, seen_at: Moment) -> i64 {
+        let Some(rate) = self.rate() else { return 0 };
+        let now_ns = self.full_at_ns();
+        if now_ns < full_at_ns {
+            return -i64::try_from((full_at_ns - now_ns) / rate.unit_ns).unwrap_or(i64::MAX);
+        }
+        let spent_ns = now_ns.saturating_sub(full_at_ns.max(seen_at.as_ns()));
+        i64::try_from(spent_ns.div_ceil(rate.unit_ns)).unwrap_or(i64::MAX)
+    }
+
     /// Units that refill in `elapsed_ns`, at most the capacity; everything without a limit.
     pub(crate) fn refilled_in(&self, elapsed_ns: u64) -> u64 {
         self.rate().map_or(u64::MAX, |rate| (elapsed_ns / rate.unit_ns).min(rate.per_minute))

@@ -239,6 +239,23 @@ impl Gate {
         self.load().strikes as u32
     }
 
+    /// The word for the next process. A probe or a step of the ramp that is out stays with its call: the next process
+    /// sends its own.
+    pub(crate) fn word_to_carry(&self) -> u64 {
+        let word = self.load();
+        match word.phase {
+            PHASE_PROBING => Word { payload: 0, phase: PHASE_RESTING, ..word },
+            PHASE_RAMPING => word.ramping(word.allowance().max(1), 0),
+            _ => word,
+        }
+        .pack()
+    }
+
+    /// Goes on with the word of another process. Before the first call.
+    pub(crate) fn go_on_from(&self, word: u64) {
+        self.0.store(word, Ordering::Relaxed);
+    }
+
     fn load(&self) -> Word {
         Word::unpack(self.0.load(Ordering::Relaxed))
     }

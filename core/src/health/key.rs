@@ -2,6 +2,7 @@
 //! the control plane's own check, or an operator, takes it back.
 
 use crate::moment::Moment;
+use crate::snapshot::Carried;
 use crate::sync::{AtomicU64, Ordering, step};
 
 /// What is known of a credential.
@@ -117,6 +118,39 @@ impl AccountCell {
     /// An operator acted, or its period ended.
     pub fn reopen(&self) {
         self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Carried for KeyCell {
+    fn words(&self) -> Vec<u64> {
+        vec![self.0.load(Ordering::Relaxed)]
+    }
+
+    fn take_over(&self, words: &[u64]) {
+        let &[word] = words else { return };
+        self.0.store(word, Ordering::Relaxed);
+    }
+}
+
+impl Carried for PairCell {
+    fn words(&self) -> Vec<u64> {
+        vec![self.0.load(Ordering::Relaxed)]
+    }
+
+    fn take_over(&self, words: &[u64]) {
+        let &[until_ns] = words else { return };
+        self.rest_until(Moment::from_ns(until_ns));
+    }
+}
+
+impl Carried for AccountCell {
+    fn words(&self) -> Vec<u64> {
+        vec![self.0.load(Ordering::Relaxed)]
+    }
+
+    fn take_over(&self, words: &[u64]) {
+        let &[since] = words else { return };
+        self.0.store(since, Ordering::Relaxed);
     }
 }
 

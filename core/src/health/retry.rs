@@ -3,7 +3,8 @@
 
 use crate::limits::{RETRY_FLOOR_PER_S, RETRY_PERCENT, RETRY_PERIOD};
 use crate::moment::{Moment, duration_ns};
-use crate::sync::{AtomicU64, step};
+use crate::snapshot::Carried;
+use crate::sync::{AtomicU64, Ordering, step};
 
 const PERIOD_NS: u64 = duration_ns(RETRY_PERIOD);
 const COUNT_BITS: u32 = 21;
@@ -54,12 +55,25 @@ impl RetryBudget {
     }
 }
 
+impl Carried for RetryBudget {
+    fn words(&self) -> Vec<u64> {
+        vec![self.share.load(Ordering::Relaxed), self.floor_full_at_ns.load(Ordering::Relaxed)]
+    }
+
+    fn take_over(&self, words: &[u64]) {
+        let &[share, floor] = words else { return };
+        self.share.store(share, Ordering::Relaxed);
+        self.floor_full_at_ns.fetch_max(floor, Ordering::Relaxed);
+    }
+}
+
 fn unpack(word: u64, now: Moment) -> (u64, u64, u64) {
     let (number, calls, moves) = (word >> (2 * COUNT_BITS), word >> COUNT_BITS & COUNT_MAX, word & COUNT_MAX);
     let mask = (1 << (64 - 2 * COUNT_BITS)) - 1;
     let today = (now.as_ns() / PERIOD_NS) & mask;
     let ahead = today.wrapping_sub(number) & mask;
-    if ahead == 0 || ahead > mask / 2 {
+    // A word that was never written has the number zero, which may lie anywhere in the turn of numbers.
+    if ahead == 0 || (ahead > mask / 2 && word != 0) {
         return (number, calls, moves);
     }
     let halvings = ahead.min(u64::from(COUNT_BITS));
@@ -115,5 +129,15 @@ mod tests {
         }
         let allowed = moves(&budget, at_ms(1));
         assert!(allowed > 100_000 / 2, "{allowed}");
+    }
+
+    #[test]
+    fn a_budget_that_was_never_written_is_as_old_as_the_host() {
+        for s in [0u64, 5 << 21, 5 << 22, 7 << 24] {
+            let budget = RetryBudget::default();
+            (0..1000).for_each(|_| budget.call_began(at_ms(s * 1000)));
+            assert_eq!(moves(&budget, at_ms(s * 1000)), 200 + RETRY_FLOOR_PER_S, "{s}");
+            assert_eq!(moves(&budget, at_ms((s + 120) * 1000)), RETRY_FLOOR_PER_S, "{s}");
+        }
     }
 }

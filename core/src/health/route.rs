@@ -11,6 +11,7 @@ use crate::limits::{
     OVERLOAD_STEP_MAX, UNKNOWN_WAIT,
 };
 use crate::moment::Moment;
+use crate::snapshot::Carried;
 
 const OVERLOAD: Backoff = Backoff { first: OVERLOAD_STEP, longest: OVERLOAD_STEP_MAX };
 const BREAKER: Backoff = Backoff { first: BREAKER_OPEN, longest: BREAKER_OPEN_MAX };
@@ -139,6 +140,19 @@ impl RouteCell {
             calls: counts.all,
             failures: counts.marked,
         }
+    }
+}
+
+impl Carried for RouteCell {
+    fn words(&self) -> Vec<u64> {
+        vec![self.overload.word_to_carry(), self.breaker.word_to_carry(), self.window.word()]
+    }
+
+    fn take_over(&self, words: &[u64]) {
+        let &[overload, breaker, window] = words else { return };
+        self.overload.go_on_from(overload);
+        self.breaker.go_on_from(breaker);
+        self.window.go_on_from(window);
     }
 }
 

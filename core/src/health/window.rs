@@ -53,6 +53,16 @@ impl Window {
         self.0.store(0, Ordering::Relaxed);
     }
 
+    /// The word, for the next process.
+    pub(super) fn word(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Goes on with the word of another process.
+    pub(super) fn go_on_from(&self, word: u64) {
+        self.0.store(word, Ordering::Relaxed);
+    }
+
     /// The counts as they stand.
     pub(super) fn counts(&self, now: Moment) -> Counts {
         Halves::unpack(self.0.load(Ordering::Relaxed)).at(now).counts()
@@ -77,9 +87,14 @@ impl Halves {
         match number.wrapping_sub(self.number) & mask {
             0 => self,
             1 => Halves { number, before: self.running, running: [0; 2] },
-            ahead if ahead > mask / 2 => self,
+            // Empty counts have no age: a window that was never written has the number zero.
+            ahead if ahead > mask / 2 && !self.is_empty() => self,
             _ => Halves { number, before: [0; 2], running: [0; 2] },
         }
+    }
+
+    fn is_empty(self) -> bool {
+        self.before == [0; 2] && self.running == [0; 2]
     }
 
     fn counts(self) -> Counts {
@@ -110,6 +125,15 @@ mod tests {
         assert_eq!(window.counts(at_s(115)), Counts::default());
         window.clear();
         assert_eq!(window.counts(at_s(107)), Counts::default());
+    }
+
+    #[test]
+    fn a_window_that_was_never_written_is_as_old_as_the_host() {
+        for s in [0, 1 << 24, 3 << 25, 1 << 28] {
+            let window = Window::default();
+            assert_eq!(window.count(true, at_s(s)), Counts { all: 1, marked: 1 }, "{s}");
+            assert_eq!(window.counts(at_s(s + 20)), Counts::default(), "{s}");
+        }
     }
 
     #[test]

@@ -100,6 +100,19 @@ impl Calls {
         (cap != NO_CAP).then_some(cap as u32)
     }
 
+    /// The cap and the successes towards it, for the next process; the calls in flight stay.
+    pub(super) fn cap_to_carry(&self) -> u64 {
+        Word { in_flight: 0, ..self.load() }.pack()
+    }
+
+    /// Goes on with the cap of another process.
+    pub(super) fn go_on_from(&self, word: u64) {
+        let carried = Word::unpack(word);
+        let _ = step::<()>(&self.0, |word| {
+            Ok(Word { in_flight: Word::unpack(word).in_flight, cap: carried.cap.max(1), ..carried }.pack())
+        });
+    }
+
     fn load(&self) -> Word {
         Word::unpack(self.0.load(Ordering::Relaxed))
     }

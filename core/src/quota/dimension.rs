@@ -193,6 +193,24 @@ impl Dimension {
         }
     }
 
+    pub(super) fn bucket(&self) -> &LimitCell {
+        &self.bucket
+    }
+
+    /// Level and learned limit, for the next process.
+    pub(super) fn words(&self) -> [u64; 2] {
+        [self.bucket.full_at_ns(), self.learned.load(Ordering::Relaxed)]
+    }
+
+    /// Goes on with the level and the learned limit of another process.
+    pub(super) fn go_on_from(&self, full_at_ns: u64, learned: u64) {
+        if learned != 0 {
+            self.learned.fetch_min(learned, Ordering::Relaxed);
+        }
+        self.renew_limit();
+        self.bucket.full_no_earlier(full_at_ns);
+    }
+
     fn renew_limit(&self) {
         let limit = self.configured.load(Ordering::Relaxed).min(self.learned.load(Ordering::Relaxed));
         if self.bucket.per_minute() != limit {

@@ -174,6 +174,15 @@ impl UringListener {
     }
 }
 
+impl UringListener {
+    /// Stops accepting, and gives what was accepted in advance.
+    pub(crate) async fn stop(&self) -> Vec<UringConn> {
+        poll_fn(|cx| self.uring.with(|machine| machine.poll_stopped(self.key, cx.waker()))).await;
+        let next = || self.uring.with(|machine| machine.take_accepted(self.key));
+        std::iter::from_fn(next).map(|fd| UringConn::new(fd, Rc::clone(&self.uring))).collect()
+    }
+}
+
 impl Drop for UringListener {
     fn drop(&mut self) {
         self.uring.with(|machine| machine.close_listener(self.key));

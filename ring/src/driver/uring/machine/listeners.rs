@@ -61,6 +61,26 @@ impl<B: Deref<Target = [u8]>> Machine<B> {
         Poll::Pending
     }
 
+    /// Stops accepting; ready once the kernel has. What comes from then on waits in its queue.
+    pub(in super::super) fn poll_stopped(&mut self, key: Key, waker: &Waker) -> Poll<()> {
+        let Some(door) = self.door(key) else { return Poll::Ready(()) };
+        if !door.flying {
+            return Poll::Ready(());
+        }
+        let replaced = watch(&mut door.acceptor, waker);
+        let told = std::mem::replace(&mut door.stopping, true);
+        self.discarded.extend(replaced);
+        if !told {
+            self.emit_cancel(Token::new(Kind::Accept, key), key);
+        }
+        Poll::Pending
+    }
+
+    /// A socket that was accepted and that nobody has asked for yet.
+    pub(in super::super) fn take_accepted(&mut self, key: Key) -> Option<OwnedFd> {
+        self.door(key)?.waiting.pop_front()
+    }
+
     /// The listener is dropped, and with it what it has accepted for nobody.
     pub(in super::super) fn close_listener(&mut self, key: Key) {
         let Some(door) = self.door(key) else { return };
