@@ -15,6 +15,7 @@ use tidegate_loadtest::load::{self, LoadConfig, LoadCounters, LoadReport, Pace, 
 use tidegate_loadtest::mock::{Mock, MockHandle};
 
 use crate::process::{self, Process};
+use crate::systemd::Sockets;
 use crate::{complain, say};
 
 /// Calls a second: more than the first provider's quotas allow, fewer than both together.
@@ -62,7 +63,7 @@ async fn demonstrate(seconds: u32) -> Result<bool, String> {
     let checked =
         tidegate_actors::check_text("demo.yaml", &yaml).map_err(|complaints| complaints.to_string())?;
     let model = checked.draft.models.first().map(|it| it.name.clone()).unwrap_or_default();
-    let process = process::start(checked, ConfigOrigin::Fixed, Box::new(|_| ())).await?;
+    let process = process::start(checked, ConfigOrigin::Fixed, Sockets::default(), Box::new(|_| ())).await?;
     say(&screen::opening(&process, seconds));
     let counters = Arc::new(LoadCounters::default());
     let target = Target { addr: process.data.listen, keys: vec![world::KEY.into()], model };

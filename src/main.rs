@@ -12,6 +12,7 @@ mod man;
 mod process;
 mod schema;
 mod serve;
+mod systemd;
 
 use std::io::Write;
 use std::process::ExitCode;

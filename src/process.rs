@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use tidegate_actors::{Checked, ConfigOrigin, ControlPlane, IoSetting, LogLevel, Wiring, WorkerFacts};
 use tidegate_gateway::{IoChoice, Launch, Launched, Plane};
 
+use crate::systemd::Sockets;
+
 /// How often a drain looks whether the last call has ended.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 
@@ -18,10 +20,11 @@ pub(crate) struct Process {
     pub(crate) control: ControlPlane,
 }
 
-/// Starts both planes with a checked configuration.
+/// Starts both planes with a checked configuration, on sockets that listen already where there are any.
 pub(crate) async fn start(
     checked: Checked,
     origin: ConfigOrigin,
+    sockets: Sockets,
     set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>,
 ) -> Result<Process, String> {
     let settings = checked.settings.clone();
@@ -38,8 +41,8 @@ pub(crate) async fn start(
         slots: None,
         danger_panic_mark: None,
     };
-    let mut data =
-        tidegate_gateway::launch(&launch, initial.clone(), Vec::new()).map_err(|error| error.to_string())?;
+    let mut data = tidegate_gateway::launch(&launch, initial.clone(), sockets.data)
+        .map_err(|error| error.to_string())?;
     let plane = data.plane.clone();
     let facts = Facts {
         plane: plane.clone(),
@@ -57,6 +60,7 @@ pub(crate) async fn start(
         reports: std::mem::take(&mut data.reports),
         dropped: data.plane.reports_dropped(),
         workers: Arc::new(facts),
+        admin_listener: sockets.admin,
         now: Arc::new(tidegate_gateway::now),
     };
     match tidegate_actors::start(wiring).await {

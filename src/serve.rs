@@ -1,16 +1,19 @@
 //! `tidegate serve`: runs the gateway until a signal ends it.
 
+use std::convert::Infallible;
 use std::fmt::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use tidegate_actors::{Checked, ConfigOrigin, LogFormat};
-use tidegate_gateway::{DRAIN_GRACE, DRAIN_GRACE_STREAMS};
+use tidegate_gateway::{DRAIN_GRACE, DRAIN_GRACE_STREAMS, Plane};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::process::{self, Process};
+use crate::systemd::{self, Notifier, Sockets, Surroundings};
 use crate::{check, complain, log, say};
 
 /// What `serve` takes.
@@ -29,6 +32,9 @@ pub(crate) struct ServeArguments {
 
 /// Serves; exit code 0 after a drain, 1 where nothing could be served.
 pub(crate) fn run(arguments: &ServeArguments) -> ExitCode {
+    let surroundings = Surroundings::read();
+    // Before anything else is opened: until then the passed numbers are nobody else's.
+    let passed = systemd::passed_sockets(&surroundings);
     let checked = match configured(arguments) {
         Ok(checked) => checked,
         Err(complaints) => return failed(&complaints.to_string()),
@@ -42,7 +48,9 @@ pub(crate) fn run(arguments: &ServeArguments) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.to_string()),
     };
-    match runtime.block_on(serve(arguments, checked, set_level)) {
+    match passed
+        .and_then(|passed| runtime.block_on(serve(arguments, &surroundings, checked, passed, set_level)))
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) if format == LogFormat::Json => {
             tracing::error!("{message}");
@@ -57,7 +65,38 @@ fn failed(message: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn serve(arguments: &ServeArguments, checked: Checked, set_level: log::SetLevel) -> Result<(), String> {
+async fn serve(
+    arguments: &ServeArguments,
+    surroundings: &Surroundings,
+    mut checked: Checked,
+    sockets: Sockets,
+    set_level: log::SetLevel,
+) -> Result<(), String> {
+    adopt_addresses("passed sockets", &mut checked, &sockets)?;
+    warn(&checked);
+    let notifier = Notifier::new(surroundings).map_err(|error| format!("NOTIFY_SOCKET: {error}"))?;
+    let origin = arguments.config.clone().map_or(ConfigOrigin::Fixed, ConfigOrigin::File);
+    let greeting = arguments.config.is_none().then(|| checked.clone());
+    // Signals are caught before the first connection is accepted.
+    let mut signals = Signals::catch().map_err(|error| error.to_string())?;
+    let process = process::start(checked, origin, sockets, set_level).await?;
+    announce(&process);
+    if let Some(checked) = greeting {
+        say(&greet(&process, &checked));
+    }
+    let plane = process.data.plane.clone();
+    let life = live(process, &notifier, &mut signals);
+    match surroundings.watchdog_interval(std::process::id()) {
+        None => life.await,
+        Some(interval) => tokio::select! {
+            outcome = life => outcome,
+            never = feed_watchdog(&notifier, &plane, interval) => match never {},
+        },
+    }
+}
+
+/// Shows what is not wrong but unwise, where it is looked for.
+fn warn(checked: &Checked) {
     match checked.logs.format {
         LogFormat::Text => check::warn(&checked),
         LogFormat::Json if checked.warnings.is_empty() => {}
@@ -65,28 +104,51 @@ async fn serve(arguments: &ServeArguments, checked: Checked, set_level: log::Set
             tracing::warn!("the configuration works, but:\n{}", checked.render_warnings(false))
         }
     }
-    let origin = arguments.config.clone().map_or(ConfigOrigin::Fixed, ConfigOrigin::File);
-    let greeting = arguments.config.is_none().then(|| checked.clone());
-    // Signals are caught before the first connection is accepted.
-    let mut signals = Signals::catch().map_err(|error| error.to_string())?;
-    let process = process::start(checked, origin, set_level).await?;
-    announce(&process);
-    if let Some(checked) = greeting {
-        say(&greet(&process, &checked));
-    }
+}
+
+/// From ready to the end.
+async fn live(process: Process, notifier: &Notifier, signals: &mut Signals) -> Result<(), String> {
+    notifier.ready(&status_of(&process));
     let outcome = tokio::select! {
-        () = signals.reload_until_end(&process) => Ok(()),
+        () = signals.reload_until_end(&process, notifier) => Ok(()),
         () = process.data.plane.gave_up() => Err("a worker failed too often; see the log".to_owned()),
     };
+    notifier.stopping("draining: running calls go on");
     tracing::info!("draining: no new calls; running ones go on");
     process.stop(DRAIN_GRACE, DRAIN_GRACE_STREAMS, signals.end()).await;
     outcome
 }
 
+fn status_of(process: &Process) -> String {
+    format!("serving on {} with {} workers", process.data.listen, process.data.plane.options().workers)
+}
+
+/// Tells systemd's watchdog that this process lives, as long as all workers make progress.
+async fn feed_watchdog(notifier: &Notifier, plane: &Plane, interval: Duration) -> Infallible {
+    loop {
+        if plane.stalled(tidegate_gateway::now()).is_empty() {
+            notifier.alive();
+        }
+        tokio::time::sleep(interval).await;
+    }
+}
+
+/// Takes the addresses of sockets that listen already for those of the configuration, under the same rules.
+fn adopt_addresses(whose: &str, checked: &mut Checked, sockets: &Sockets) -> Result<(), String> {
+    let of = |socket: &TcpListener| socket.local_addr().map_err(|error| format!("{whose}: {error}"));
+    let data = sockets.data.first().map(of).transpose()?.unwrap_or(checked.settings.listen);
+    let admin = sockets.admin.as_ref().map(of).transpose()?.unwrap_or(checked.settings.admin.listen);
+    if (data, admin) != (checked.settings.listen, checked.settings.admin.listen) {
+        checked.listen_on(whose, data, admin).map_err(|complaints| complaints.to_string())?;
+    }
+    Ok(())
+}
+
 fn configured(arguments: &ServeArguments) -> Result<Checked, tidegate_actors::Complaints> {
     let mut checked = check::load(arguments.config.as_ref())?;
     if let Some(listen) = arguments.listen {
-        checked.listen_on(listen)?;
+        let admin = checked.settings.admin.listen;
+        checked.listen_on("--listen", listen, admin)?;
     }
     if let Some(workers) = arguments.workers {
         checked.settings.workers = Some(usize::from(workers));
@@ -125,6 +187,15 @@ fn greet(process: &Process, checked: &Checked) -> String {
     format!("Live:\n{routes}Point an SDK's base URL at {base_url}, or try:\n{examples}")
 }
 
+async fn reload(process: &Process, notifier: &Notifier) {
+    notifier.reloading();
+    match process.control.reload().await {
+        Ok(revision) => tracing::info!(revision, "reloaded"),
+        Err(complaints) => tracing::error!("not reloaded, the old configuration stays\n{complaints}"),
+    }
+    notifier.ready(&status_of(process));
+}
+
 /// The signals of a service: end, reload, open the access log anew.
 struct Signals {
     terminate: Signal,
@@ -145,7 +216,7 @@ impl Signals {
 
     /// Reloads on each hang-up and opens the access log anew on each SIGUSR1; returns at the first signal that ends
     /// the process.
-    async fn reload_until_end(&mut self, process: &Process) {
+    async fn reload_until_end(&mut self, process: &Process, notifier: &Notifier) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
@@ -153,10 +224,7 @@ impl Signals {
                 _ = self.user_1.recv() => {
                     process.control.reopen_access_log();
                 }
-                _ = self.hangup.recv() => match process.control.reload().await {
-                    Ok(revision) => tracing::info!(revision, "reloaded"),
-                    Err(complaints) => tracing::error!("not reloaded, the old configuration stays\n{complaints}"),
-                },
+                _ = self.hangup.recv() => reload(process, notifier).await,
             }
         }
     }

@@ -104,19 +104,25 @@ impl Checked {
         self.digest
     }
 
-    /// Takes another data listener than the file's, under the same rules.
-    pub fn listen_on(&mut self, listen: SocketAddr) -> Result<(), Complaints> {
-        let notes = Notes::new("--listen");
+    /// Takes other listeners than the file's, under the same rules. `given_by` is whose wish it is, for complaints.
+    pub fn listen_on(
+        &mut self,
+        given_by: &str,
+        listen: SocketAddr,
+        admin: SocketAddr,
+    ) -> Result<(), Complaints> {
+        let notes = Notes::new(given_by);
         check::judge_listeners(
             &notes,
             (listen, Spot::default()),
-            (self.settings.admin.listen, Spot::default()),
+            (admin, Spot::default()),
             self.draft.callers.is_empty(),
         );
         if notes.failed() {
             return Err(Complaints::new(notes.into_list(), "".into()));
         }
         self.settings.listen = listen;
+        self.settings.admin.listen = admin;
         Ok(())
     }
 }

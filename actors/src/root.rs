@@ -74,6 +74,8 @@ pub struct Wiring {
     pub dropped: Vec<Arc<AtomicU64>>,
     /// What may be said of the workers.
     pub workers: Arc<dyn WorkerFacts>,
+    /// A socket that listens already for operators and probes; without one the address of the settings is bound.
+    pub admin_listener: Option<TcpListener>,
     /// The clock of the data plane.
     pub now: Arc<dyn Fn() -> Moment + Send + Sync>,
 }
@@ -104,7 +106,9 @@ pub struct ControlPlane {
 /// Starts the control plane. The admin listener is bound when this returns.
 pub async fn start(wiring: Wiring) -> Result<ControlPlane, StartError> {
     let address = wiring.checked.settings.admin.listen;
-    let admin_listener = TcpListener::bind(address)
+    let admin_listener = wiring
+        .admin_listener
+        .map_or_else(|| TcpListener::bind(address), Ok)
         .and_then(|it| it.set_nonblocking(true).map(|()| it))
         .map_err(|source| StartError::AdminListen { address, source })?;
     let board = Arc::new(Board::new(BoardParts {

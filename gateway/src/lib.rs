@@ -29,5 +29,5 @@ pub use handover::Inbox;
 pub use launch::{Launch, LaunchError, Launched, launch, now};
 pub use plane::{Plane, PlaneOptions, Published, Refused};
 pub use tidegate_core::limits::{DRAIN_GRACE, DRAIN_GRACE_STREAMS};
-pub use tidegate_ring::{IoChoice, select};
+pub use tidegate_ring::{IoChoice, inherited_listeners, select};
 pub use worker::{WorkerSetup, start};

@@ -72,11 +72,7 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    pub(crate) fn new(
-        reports: rtrb::Producer<Report>,
-        entries: rtrb::Producer<Entry>,
-        inbox: Inbox,
-    ) -> Kept {
+    pub(crate) fn new(reports: rtrb::Producer<Report>, entries: rtrb::Producer<Entry>, inbox: Inbox) -> Kept {
         Kept { reports: RefCell::new(reports), entries: RefCell::new(entries), inbox: RefCell::new(inbox) }
     }
 }

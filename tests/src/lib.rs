@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod messages;
 pub mod openai;
 pub mod page;
+pub mod process;
 pub mod program;
 pub mod provider;
 pub mod say;

@@ -442,8 +442,9 @@ fn the_environment_alone_is_a_configuration() {
     assert_eq!(checked.draft.providers[0].name, "anthropic", "in the order of the dialects");
     let mut checked = checked;
     let public = "0.0.0.0:4000".parse().expect("an address");
-    assert!(checked.listen_on(public).is_err(), "open to others without virtual keys");
-    assert!(checked.listen_on("127.0.0.1:0".parse().expect("an address")).is_ok());
+    let admin = checked.settings.admin.listen;
+    assert!(checked.listen_on("--listen", public, admin).is_err(), "open to others without virtual keys");
+    assert!(checked.listen_on("--listen", "127.0.0.1:0".parse().expect("an address"), admin).is_ok());
 }
 
 #[test]
