@@ -63,7 +63,8 @@ async fn demonstrate(seconds: u32) -> Result<bool, String> {
     let checked =
         tidegate_actors::check_text("demo.yaml", &yaml).map_err(|complaints| complaints.to_string())?;
     let model = checked.draft.models.first().map(|it| it.name.clone()).unwrap_or_default();
-    let process = process::start(checked, ConfigOrigin::Fixed, Sockets::default(), Box::new(|_| ())).await?;
+    let (sockets, no_level) = (Sockets::default(), Box::new(|_| ()));
+    let process = process::start(checked, ConfigOrigin::Fixed, sockets, None, no_level).await?;
     say(&screen::opening(&process, seconds));
     let counters = Arc::new(LoadCounters::default());
     let target = Target { addr: process.data.listen, keys: vec![world::KEY.into()], model };

@@ -13,6 +13,7 @@ mod process;
 mod schema;
 mod serve;
 mod systemd;
+mod takeover;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -4,10 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_actors::{Checked, ConfigOrigin, ControlPlane, IoSetting, LogLevel, Wiring, WorkerFacts};
-use tidegate_gateway::{IoChoice, Launch, Launched, Plane};
+use tidegate_actors::{
+    Checked, ConfigOrigin, ControlPlane, IoSetting, LogLevel, Settings, Wiring, WorkerFacts,
+};
+use tidegate_gateway::{DRAIN_GRACE, DRAIN_GRACE_STREAMS, IoChoice, Launch, Launched, Plane};
 
 use crate::systemd::Sockets;
+use crate::takeover::{Claim, Successor};
 
 /// How often a drain looks whether the last call has ended.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
@@ -20,29 +23,25 @@ pub(crate) struct Process {
     pub(crate) control: ControlPlane,
 }
 
-/// Starts both planes with a checked configuration, on sockets that listen already where there are any.
+/// Starts both planes with a checked configuration, on sockets that listen already where there are any. With a `claim`
+/// it goes on with the old process's cells, and nobody is served before the old one has retired.
 pub(crate) async fn start(
     checked: Checked,
     origin: ConfigOrigin,
     sockets: Sockets,
+    mut claim: Option<&mut Claim>,
     set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>,
 ) -> Result<Process, String> {
     let settings = checked.settings.clone();
     let initial = tidegate_actors::initial_snapshot(&checked, tidegate_gateway::now());
     tidegate_actors::resolve_all(&initial).await;
-    let launch = Launch {
-        io: match settings.io {
-            IoSetting::Auto => IoChoice::Auto,
-            IoSetting::Epoll => IoChoice::Epoll,
-            IoSetting::IoUring => IoChoice::IoUring,
-        },
-        workers: settings.workers,
-        listen: settings.listen,
-        slots: None,
-        danger_panic_mark: None,
-    };
-    let mut data = tidegate_gateway::launch(&launch, initial.clone(), sockets.data)
-        .map_err(|error| error.to_string())?;
+    let prepared =
+        tidegate_gateway::prepare(&launch_of(&settings), initial.clone()).map_err(|it| it.to_string())?;
+    if let Some(claim) = &mut claim {
+        prepared.pause();
+        claim.ready(&initial).await.map_err(not_taken_over)?;
+    }
+    let mut data = prepared.start(settings.listen, sockets.data).map_err(|error| error.to_string())?;
     let plane = data.plane.clone();
     let facts = Facts {
         plane: plane.clone(),
@@ -63,16 +62,78 @@ pub(crate) async fn start(
         admin_listener: sockets.admin,
         now: Arc::new(tidegate_gateway::now),
     };
-    match tidegate_actors::start(wiring).await {
-        Ok(control) => Ok(Process { data, control }),
+    let control = match tidegate_actors::start(wiring).await {
+        Ok(control) => control,
         Err(error) => {
             data.plane.cut();
-            Err(error.to_string())
+            return Err(error.to_string());
         }
+    };
+    let process = Process { data, control };
+    if let Some(claim) = claim {
+        if let Err(error) = claim.serving().await {
+            process.data.plane.cut();
+            return Err(not_taken_over(error));
+        }
+        process.resume();
+    }
+    Ok(process)
+}
+
+fn launch_of(settings: &Settings) -> Launch {
+    Launch {
+        io: match settings.io {
+            IoSetting::Auto => IoChoice::Auto,
+            IoSetting::Epoll => IoChoice::Epoll,
+            IoSetting::IoUring => IoChoice::IoUring,
+        },
+        workers: settings.workers,
+        listen: settings.listen,
+        slots: None,
+        danger_panic_mark: None,
     }
 }
 
+fn not_taken_over(error: std::io::Error) -> String {
+    format!("cannot take over: {error}")
+}
+
 impl Process {
+    /// Accepts nobody until [`Process::resume`]: who comes waits in the kernel's queues.
+    pub(crate) fn pause(&self) {
+        self.data.plane.pause();
+        self.control.serve_admin(false);
+    }
+
+    /// Accepts again.
+    pub(crate) fn resume(&self) {
+        self.data.plane.resume();
+        self.control.serve_admin(true);
+    }
+
+    /// Ends both planes once the calls that still run have ended, and with them the connections. `hurry` makes an
+    /// ordinary shutdown of it.
+    pub(crate) async fn retire(self, mut successor: Successor, hurry: impl Future<Output = ()>) {
+        let ended = async {
+            tokio::select! {
+                // Nobody waits for this process to end: a whole reply has as long as a stream.
+                () = wait_for_workers(&self.data, DRAIN_GRACE_STREAMS, DRAIN_GRACE_STREAMS) => {}
+                () = hurry => {
+                    self.data.plane.drain();
+                    wait_for_workers(&self.data, DRAIN_GRACE, DRAIN_GRACE_STREAMS).await;
+                }
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            () = successor.tell_changes() => {}
+        }
+        if let Err(error) = successor.tell().await {
+            tracing::warn!(%error, "the next process did not hear what the last calls have spent");
+        }
+        self.control.stop().await;
+    }
+
     /// Ends both planes: running calls get their grace, `hurry` ends it at once.
     pub(crate) async fn stop(
         self,
@@ -165,6 +226,6 @@ impl WorkerFacts for Facts {
     }
 
     fn draining(&self) -> bool {
-        self.plane.is_draining()
+        self.plane.is_leaving()
     }
 }

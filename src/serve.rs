@@ -2,8 +2,9 @@
 
 use std::convert::Infallible;
 use std::fmt::Write;
+use std::future::pending;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::process::{self, Process};
 use crate::systemd::{self, Notifier, Sockets, Surroundings};
+use crate::takeover::{self, Claim, Offer};
 use crate::{check, complain, log, say};
 
 /// What `serve` takes.
@@ -28,6 +30,9 @@ pub(crate) struct ServeArguments {
     /// Worker threads, instead of one for each core.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
+    /// Take the sockets, limits and rests over from the process that runs with this configuration; no call is lost.
+    #[arg(long)]
+    takeover: bool,
 }
 
 /// Serves; exit code 0 after a drain, 1 where nothing could be served.
@@ -69,23 +74,30 @@ async fn serve(
     arguments: &ServeArguments,
     surroundings: &Surroundings,
     mut checked: Checked,
-    sockets: Sockets,
+    passed: Sockets,
     set_level: log::SetLevel,
 ) -> Result<(), String> {
-    adopt_addresses("passed sockets", &mut checked, &sockets)?;
+    let (mut claim, sockets) = sockets(arguments, &mut checked, passed).await?;
     warn(&checked);
     let notifier = Notifier::new(surroundings).map_err(|error| format!("NOTIFY_SOCKET: {error}"))?;
     let origin = arguments.config.clone().map_or(ConfigOrigin::Fixed, ConfigOrigin::File);
     let greeting = arguments.config.is_none().then(|| checked.clone());
+    let offered_at = checked.settings.takeover.clone();
     // Signals are caught before the first connection is accepted.
     let mut signals = Signals::catch().map_err(|error| error.to_string())?;
-    let process = process::start(checked, origin, sockets, set_level).await?;
+    let process = process::start(checked, origin, sockets, claim.as_mut(), set_level).await?;
     announce(&process);
     if let Some(checked) = greeting {
         say(&greet(&process, &checked));
     }
+    if let Some(claim) = claim {
+        notifier.main_process();
+        let plane = process.data.plane.clone();
+        tokio::spawn(claim.settle(move || plane.snapshot()));
+    }
+    let offer = offered_at.and_then(|path| offer(&path));
     let plane = process.data.plane.clone();
-    let life = live(process, &notifier, &mut signals);
+    let life = live(process, offer, &notifier, &mut signals);
     match surroundings.watchdog_interval(std::process::id()) {
         None => life.await,
         Some(interval) => tokio::select! {
@@ -106,12 +118,36 @@ fn warn(checked: &Checked) {
     }
 }
 
+/// Offers this process to the next one. Without the socket it serves all the same.
+fn offer(path: &Path) -> Option<Offer> {
+    let offered = Offer::at(path);
+    let said =
+        |error| tracing::error!(path = %path.display(), %error, "no process can take over from this one");
+    offered.map_err(said).ok()
+}
+
 /// From ready to the end.
-async fn live(process: Process, notifier: &Notifier, signals: &mut Signals) -> Result<(), String> {
+async fn live(
+    process: Process,
+    mut offer: Option<Offer>,
+    notifier: &Notifier,
+    signals: &mut Signals,
+) -> Result<(), String> {
     notifier.ready(&status_of(&process));
+    let accepted = async {
+        match &mut offer {
+            Some(offer) => offer.accepted(&process).await,
+            None => pending().await,
+        }
+    };
     let outcome = tokio::select! {
         () = signals.reload_until_end(&process, notifier) => Ok(()),
         () = process.data.plane.gave_up() => Err("a worker failed too often; see the log".to_owned()),
+        successor = accepted => {
+            tracing::info!("another process serves now; running calls go on here");
+            process.retire(successor, signals.end()).await;
+            return Ok(());
+        }
     };
     notifier.stopping("draining: running calls go on");
     tracing::info!("draining: no new calls; running ones go on");
@@ -131,6 +167,39 @@ async fn feed_watchdog(notifier: &Notifier, plane: &Plane, interval: Duration) -
         }
         tokio::time::sleep(interval).await;
     }
+}
+
+/// The sockets to serve on: the old process's with its claim, those that were passed, or none yet.
+async fn sockets(
+    arguments: &ServeArguments,
+    checked: &mut Checked,
+    passed: Sockets,
+) -> Result<(Option<Claim>, Sockets), String> {
+    if !arguments.takeover {
+        adopt_addresses("passed sockets", checked, &passed)?;
+        return Ok((None, passed));
+    }
+    let Some(path) = &checked.settings.takeover else {
+        return Err(
+            "--takeover needs `takeover: { socket: /run/tidegate/takeover.sock }` in the configuration, \
+                    and the same in that of the process that runs"
+                .to_owned(),
+        );
+    };
+    let (claim, sockets) = takeover::claim(path)
+        .await
+        .map_err(|error| format!("cannot take over from the process at {}: {error}", path.display()))?;
+    let wanted = (checked.settings.listen, checked.settings.admin.listen);
+    adopt_addresses("the old process's sockets", checked, &sockets)?;
+    let found = (checked.settings.listen, checked.settings.admin.listen);
+    for (name, wanted, found) in [("listen", wanted.0, found.0), ("admin.listen", wanted.1, found.1)] {
+        if wanted.port() != 0 && wanted != found {
+            return Err(format!(
+                "cannot take over: `{name}` is {wanted}, and the old process listens on {found}; that takes a restart"
+            ));
+        }
+    }
+    Ok((Some(claim), sockets))
 }
 
 /// Takes the addresses of sockets that listen already for those of the configuration, under the same rules.

@@ -20,7 +20,7 @@ use hyper_util::service::TowerToHyperService;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tidegate_core::caller::digest;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::board::Board;
@@ -67,7 +67,8 @@ impl Actor for Admin {
     ) -> Result<AdminState, ActorProcessingErr> {
         let listener = TcpListener::from_std(board.admin_listener.try_clone()?)?;
         myself.send_message(AdminMessage::Look)?;
-        Ok(AdminState(tokio::spawn(serve(listener, router(board)))))
+        let open = board.admin_open.subscribe();
+        Ok(AdminState(tokio::spawn(serve(listener, open, router(board)))))
     }
 
     async fn handle(
@@ -84,14 +85,22 @@ impl Actor for Admin {
     }
 }
 
-async fn serve(listener: TcpListener, router: Router) {
+async fn serve(listener: TcpListener, mut open: watch::Receiver<bool>, router: Router) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
         // The semaphore is never closed.
         let Ok(permit) = room.clone().acquire_owned().await else { return };
         while connections.try_join_next().is_some() {}
-        match listener.accept().await {
+        // The board, and with it the sender, outlives this task.
+        if open.wait_for(|it| *it).await.is_err() {
+            return;
+        }
+        let accepted = tokio::select! {
+            _ = open.wait_for(|it| !*it) => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok((stream, _)) => {
                 let router = router.clone();
                 connections.spawn(async move {

@@ -13,7 +13,7 @@ use rtrb::Consumer;
 use tidegate_core::access::Entry;
 use tidegate_core::report::Report;
 use tidegate_core::{Moment, Snapshot};
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{Mutex, OnceCell, watch};
 use tokio_rustls::rustls::RootCertStore;
 
 use crate::access::{AccessFacts, AccessMessage};
@@ -129,6 +129,8 @@ pub(crate) struct Board {
     pub(crate) gave_up: AtomicBool,
     /// Who is there; written by the root.
     pub(crate) directory: ArcSwap<Directory>,
+    /// Whether the admin listener is served; written by whoever owns the control plane.
+    pub(crate) admin_open: watch::Sender<bool>,
     /// Bound before the first actor starts, listened on by the admin actor that lives.
     pub(crate) admin_listener: TcpListener,
     /// The host's root certificates, read when the first key is checked over TLS.
@@ -205,6 +207,7 @@ impl Board {
             stalls: AtomicU64::default(),
             gave_up: AtomicBool::default(),
             directory: ArcSwap::default(),
+            admin_open: watch::Sender::new(true),
             admin_listener: parts.admin_listener,
             roots: OnceCell::new(),
         }

@@ -22,7 +22,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize as _;
@@ -71,6 +71,8 @@ pub struct Settings {
     pub io: IoSetting,
     /// Worker threads; `None` is as many as there are processors.
     pub workers: Option<usize>,
+    /// Where the next process asks for the sockets and cells of this one.
+    pub takeover: Option<PathBuf>,
 }
 
 /// The admin listener.

@@ -43,5 +43,6 @@ pub use initial::{curl_examples, initial_snapshot};
 pub use reach::{Ground, allows, ground};
 pub use resolver::resolve_all;
 pub use root::{ControlPlane, StartError, Wiring, start};
+pub use tidegate_core::snapshot;
 pub use tidegate_providers::{AGENTS, Agent, AgentSetup};
 pub use totals::{AccountTotals, Totals};

@@ -344,6 +344,7 @@ fn warn_of_settings(before: &Checked, after: &Checked) {
         ("listen", before.listen != after.listen),
         ("admin.listen", before.admin.listen != after.admin.listen),
         ("io", before.io != after.io),
+        ("takeover", before.takeover != after.takeover),
         ("workers", before.workers != after.workers),
         ("log.format", format),
     ] {

@@ -155,6 +155,21 @@ impl ControlPlane {
         self.board.admin_listener.local_addr().ok()
     }
 
+    /// A handle of the admin listener, for the process that takes it over.
+    pub fn admin_socket(&self) -> std::io::Result<TcpListener> {
+        self.board.admin_listener.try_clone()
+    }
+
+    /// Whether the admin listener is served from now on; what was accepted goes on either way.
+    pub fn serve_admin(&self, open: bool) {
+        self.board.admin_open.send_replace(open);
+    }
+
+    /// The snapshot in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.board.snapshot.load_full()
+    }
+
     /// Sums since the start.
     pub fn totals(&self) -> Totals {
         self.board.metrics.sums.read()

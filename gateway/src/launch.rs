@@ -11,6 +11,7 @@ use tidegate_core::access::Entry;
 use tidegate_core::{Moment, Report, Snapshot, limits};
 use tidegate_ring::{IoChoice, Selection};
 
+use crate::handover::Inbox;
 use crate::host;
 use crate::plane::{Plane, PlaneOptions, Refused};
 use crate::worker::{self, WorkerSetup};
@@ -76,40 +77,67 @@ pub fn now() -> Moment {
     Moment::from_ns(tidegate_ring::fresh_now_ns())
 }
 
-/// Starts the workers. `sockets` listen already, and are shared out among them; without any, `listen` is bound.
-pub fn launch(
-    launch: &Launch,
-    snapshot: Arc<Snapshot>,
-    sockets: Vec<TcpListener>,
-) -> Result<Launched, LaunchError> {
+/// A plane whose workers have not been started: everything that takes time or may be refused is done.
+pub struct Prepared {
+    plane: Arc<Plane>,
+    inboxes: Vec<Inbox>,
+    selection: Selection,
+}
+
+/// Chooses the driver and makes the transports of `snapshot`. Nothing listens yet.
+pub fn prepare(launch: &Launch, snapshot: Arc<Snapshot>) -> Result<Prepared, LaunchError> {
     let selection =
         tidegate_ring::select(launch.io).map_err(|refusal| LaunchError::Driver(refusal.to_string()))?;
-    let workers = launch.workers.unwrap_or_else(host::parallelism).max(1);
-    let unusable = |error| LaunchError::Listen(launch.listen, error);
-    let listeners =
-        if sockets.is_empty() { bind(launch.listen, workers).map_err(unusable)? } else { sockets };
-    let listen = listeners[0].local_addr().map_err(unusable)?;
     let options = PlaneOptions {
         driver: selection.driver,
-        workers,
+        workers: launch.workers.unwrap_or_else(host::parallelism).max(1),
         slots: launch.slots.unwrap_or_else(host::slots),
         body_memory_bytes: host::body_memory_bytes(),
         danger_panic_mark: launch.danger_panic_mark,
     };
     let (plane, inboxes) = Plane::new(options, snapshot).map_err(LaunchError::Refused)?;
-    plane.doors.put(listeners);
-    let mut reports = Vec::with_capacity(workers);
-    let mut entries = Vec::with_capacity(workers);
-    let mut threads = Vec::with_capacity(workers);
-    for (index, inbox) in inboxes.into_iter().enumerate() {
-        let (report, consumer) = rtrb::RingBuffer::new(limits::REPORTS_MAX);
-        reports.push(consumer);
-        let (entry, consumer) = rtrb::RingBuffer::new(limits::ACCESS_ENTRIES_MAX);
-        entries.push(consumer);
-        let setup = WorkerSetup { plane: plane.clone(), index, reports: report, entries: entry, inbox };
-        threads.push(worker::start(setup).map_err(LaunchError::Thread)?);
+    Ok(Prepared { plane, inboxes, selection })
+}
+
+/// Prepares and starts the workers. `sockets` listen already, and are shared out among them; without any, `listen` is
+/// bound.
+pub fn launch(
+    launch: &Launch,
+    snapshot: Arc<Snapshot>,
+    sockets: Vec<TcpListener>,
+) -> Result<Launched, LaunchError> {
+    prepare(launch, snapshot)?.start(launch.listen, sockets)
+}
+
+impl Prepared {
+    /// Lets the workers start without accepting, until [`Plane::resume`].
+    pub fn pause(&self) {
+        self.plane.pause();
     }
-    Ok(Launched { plane, selection, listen, reports, entries, threads })
+
+    /// Starts the workers; `sockets` as for [`launch`].
+    pub fn start(self, listen: SocketAddr, sockets: Vec<TcpListener>) -> Result<Launched, LaunchError> {
+        let Prepared { plane, inboxes, selection } = self;
+        let unusable = |error| LaunchError::Listen(listen, error);
+        let sockets = match sockets.is_empty() {
+            true => bind(listen, plane.options().workers).map_err(unusable)?,
+            false => sockets,
+        };
+        let listen = sockets[0].local_addr().map_err(unusable)?;
+        plane.doors.put(sockets);
+        let mut reports = Vec::with_capacity(inboxes.len());
+        let mut entries = Vec::with_capacity(inboxes.len());
+        let mut threads = Vec::with_capacity(inboxes.len());
+        for (index, inbox) in inboxes.into_iter().enumerate() {
+            let (report, consumer) = rtrb::RingBuffer::new(limits::REPORTS_MAX);
+            reports.push(consumer);
+            let (entry, consumer) = rtrb::RingBuffer::new(limits::ACCESS_ENTRIES_MAX);
+            entries.push(consumer);
+            let setup = WorkerSetup { plane: plane.clone(), index, reports: report, entries: entry, inbox };
+            threads.push(worker::start(setup).map_err(LaunchError::Thread)?);
+        }
+        Ok(Launched { plane, selection, listen, reports, entries, threads })
+    }
 }
 
 /// One listener for each worker on the same address; the kernel spreads connections over them.

@@ -26,7 +26,7 @@ mod upstream;
 pub mod worker;
 
 pub use handover::Inbox;
-pub use launch::{Launch, LaunchError, Launched, launch, now};
+pub use launch::{Launch, LaunchError, Launched, Prepared, launch, now, prepare};
 pub use plane::{Plane, PlaneOptions, Published, Refused};
 pub use tidegate_core::limits::{DRAIN_GRACE, DRAIN_GRACE_STREAMS};
 pub use tidegate_ring::{IoChoice, inherited_listeners, select};

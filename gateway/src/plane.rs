@@ -9,11 +9,18 @@ use arc_swap::ArcSwap;
 use tidegate_core::snapshot::Provider;
 use tidegate_core::{Moment, Snapshot, limits};
 use tidegate_ring::tls::{ClientTls, Roots, ServerName};
-use tidegate_ring::{Driver, Signal, Trigger};
+use tidegate_ring::{Driver, Level, Signal, Trigger};
 
 use crate::body::BodyMemory;
 use crate::doors::Doors;
 use crate::handover::{self, Inbox, Ways};
+
+/// Workers accept.
+pub(crate) const OPEN: u8 = 0;
+/// They do not, and callers wait in the kernel's queues.
+pub(crate) const PAUSED: u8 = 1;
+/// They never will again.
+pub(crate) const CLOSED: u8 = 2;
 
 /// Shared by all workers of a process, and by the root that publishes into it.
 pub struct Plane {
@@ -23,6 +30,10 @@ pub struct Plane {
     cut_whole: (Trigger, Signal),
     cut: (Trigger, Signal),
     draining: AtomicBool,
+    /// Another process has the sockets.
+    retired: AtomicBool,
+    /// Whether workers accept: one of [`OPEN`], [`PAUSED`], [`CLOSED`].
+    pub(crate) admission: Level,
     gave_up: (Trigger, Signal),
     pub(crate) doors: Doors,
     pub(crate) ways: Ways,
@@ -129,6 +140,8 @@ impl Plane {
             cut_whole: tidegate_ring::signal(),
             cut: tidegate_ring::signal(),
             draining: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+            admission: Level::new(OPEN),
             gave_up: tidegate_ring::signal(),
             doors: Doors::new(),
             ways,
@@ -165,8 +178,44 @@ impl Plane {
     /// Begins the shutdown: no new connection, no new call on an old one; running calls go on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
-        self.doors.close();
+        self.close();
         self.drain.0.fire();
+    }
+
+    /// Stops accepting until [`Plane::resume`]; callers wait in the kernel's queues.
+    pub fn pause(&self) {
+        if self.admission.value() == OPEN {
+            self.admission.set(PAUSED);
+        }
+    }
+
+    /// Accepts again.
+    pub fn resume(&self) {
+        if self.admission.value() == PAUSED {
+            self.admission.set(OPEN);
+        }
+    }
+
+    /// Leaves callers to the process that has the sockets now: each connection ends with the answer to its next request,
+    /// and none that is idle is closed. Running calls go on.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        self.close();
+    }
+
+    /// Whether connections end with their next answer: another process has the sockets, or the shutdown has begun.
+    pub fn is_leaving(&self) -> bool {
+        self.retired.load(Ordering::Acquire) || self.is_draining()
+    }
+
+    /// Handles of the listening sockets; none once they are closed.
+    pub fn sockets(&self) -> std::io::Result<Vec<std::net::TcpListener>> {
+        self.doors.of_worker(0, 1)
+    }
+
+    fn close(&self) {
+        self.admission.set(CLOSED);
+        self.doors.close();
     }
 
     /// Ends whole replies that are still waited for; streams go on.
@@ -234,7 +283,7 @@ impl Plane {
     }
 
     /// Accept loops that run, of all workers.
-    pub(crate) fn accepting(&self) -> u64 {
+    pub fn accepting(&self) -> u64 {
         self.workers.iter().map(|it| it.accepting.load(Ordering::Relaxed)).sum()
     }
 

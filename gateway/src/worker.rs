@@ -8,6 +8,7 @@ mod accept;
 mod thread;
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::{Future, pending};
 use std::io;
 use std::rc::Rc;
@@ -20,7 +21,7 @@ use tidegate_core::balance::Load;
 use tidegate_core::choose::Draw;
 use tidegate_core::report::OrganizationReport;
 use tidegate_core::{Moment, Report, limits};
-use tidegate_ring::{Listener, race};
+use tidegate_ring::{Conn, Listener, race};
 
 pub use thread::{WorkerSetup, start};
 
@@ -37,6 +38,8 @@ pub(crate) struct Worker {
     published: RefCell<arc_swap::Cache<Arc<arc_swap::ArcSwap<Published>>, Arc<Published>>>,
     kept: Rc<Kept>,
     slots: RefCell<Slots>,
+    /// Accepted connections whose slot went to another one; as many as listeners had accepted in advance.
+    lobby: RefCell<VecDeque<Conn>>,
     /// Of all workers, made anew for each decision; kept for its room.
     loads: RefCell<Vec<Load>>,
     draining: Cell<bool>,
@@ -163,6 +166,7 @@ impl Worker {
                 free: (0..slots as u32).rev().collect(),
                 waiting: None,
             }),
+            lobby: RefCell::default(),
             loads: RefCell::default(),
             draining: Cell::new(plane.is_draining()),
             doomed: Cell::new(false),
@@ -187,6 +191,11 @@ impl Worker {
     /// Whether a shutdown has begun.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// Whether a connection ends with the answer at hand.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.draining.get() || self.plane.is_leaving()
     }
 
     /// Whether its grace is over: for whole replies, or for streams too.

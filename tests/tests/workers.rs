@@ -110,6 +110,7 @@ both_drivers! {
             upstream.url()
         );
         let gateway = Setup { workers: 3, slots: Some(SLOTS), ..Setup::new(driver) }.start(&yaml);
+        wait_for("all workers run", PATIENCE, || gateway.plane().workers_alive() == 3);
         let mut clients: Vec<Client> = (0..SLOTS).map(|_| Client::connect(gateway.address())).collect();
         for client in &mut clients {
             client.send(plain());
@@ -134,6 +135,7 @@ both_drivers! {
         );
         let sockets = (0..2).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
         let gateway = Setup::new(driver).start_on(sockets, &yaml);
+        wait_for("both workers run", PATIENCE, || gateway.plane().workers_alive() == 2);
         let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::connect(gateway.address())).collect();
         for client in &mut clients {
             client.send(plain());

@@ -11,6 +11,7 @@ mod providers;
 mod timeouts;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use tidegate_core::Secret;
 use tidegate_core::limits::VIRTUAL_KEY_CHARS_MIN;
@@ -18,7 +19,7 @@ use tidegate_core::snapshot::Draft;
 
 use super::complaint::{Notes, Spot};
 use super::field::Field;
-use super::raw::{RawConfig, RawIo};
+use super::raw::{RawConfig, RawIo, RawTakeover};
 use super::secrets::{Surroundings, resolve};
 use super::{AdminSettings, IoSetting, LogSettings, Settings};
 
@@ -28,6 +29,8 @@ const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4000
 pub(super) const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4001);
 /// More workers than any host has processors are a slip of the hand.
 const WORKERS_MAX: u64 = 1_024;
+/// Bytes of a Unix socket's path: what the kernel takes, less what a name beside it needs while it is made.
+const SOCKET_PATH_BYTES_MAX: usize = 96;
 /// Bytes of a name that the operator chooses.
 const NAME_BYTES_MAX: usize = 128;
 /// Further request headers that may be forwarded.
@@ -97,6 +100,7 @@ impl Check<'_> {
         };
         let token = admin.and_then(|it| self.token(&it.token));
         let workers = self.workers(&raw.workers);
+        let takeover = self.takeover(&raw.takeover);
         let (listen, admin_listen) = listen.zip(admin_listen)?;
         judge_listeners(self.notes, listen, admin_listen, open);
         let has_token = admin.is_some_and(|it| !it.token.is_absent());
@@ -110,7 +114,7 @@ impl Check<'_> {
             Some(RawIo::Epoll) => IoSetting::Epoll,
         };
         let admin = AdminSettings { listen: admin_listen.0, token };
-        Some(Settings { listen: listen.0, admin, io, workers })
+        Some(Settings { listen: listen.0, admin, io, workers, takeover })
     }
 
     fn token(&self, field: &Field<String>) -> Option<Secret> {
@@ -148,6 +152,22 @@ impl Check<'_> {
             self.notes.error(spot, format!("workers must be from 1 to {WORKERS_MAX}"), None);
         }
         Some(workers as usize)
+    }
+
+    fn takeover(&self, field: &Field<RawTakeover>) -> Option<PathBuf> {
+        let (takeover, spot) = field.given()?;
+        if takeover.socket.is_absent() {
+            let hint = "for example `socket: /run/tidegate/takeover.sock`".to_owned();
+            self.notes.error(spot, "`takeover` has no `socket`", hint);
+            return None;
+        }
+        let (path, spot) = self.text(&takeover.socket)?;
+        let fits = path.starts_with('/') && path.len() <= SOCKET_PATH_BYTES_MAX && !path.contains('\0');
+        if !fits {
+            let hint = format!("an absolute path of at most {SOCKET_PATH_BYTES_MAX} bytes");
+            self.notes.error(spot, format!("`{}` cannot be a socket's path", path.escape_debug()), hint);
+        }
+        Some(PathBuf::from(path))
     }
 
     fn decompress(&self, field: &Field<bool>) -> bool {

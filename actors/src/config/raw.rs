@@ -22,6 +22,8 @@ pub(super) struct RawConfig {
     pub(super) io: Field<RawIo>,
     /// Worker threads; as many as there are processors unless given.
     pub(super) workers: Field<u64>,
+    /// Restarts without a lost call: `tidegate serve --takeover`.
+    pub(super) takeover: Field<RawTakeover>,
     /// Upstreams by name. `kind` is the dialect and defaults to the name.
     pub(super) providers: Field<Entries<RawProvider>>,
     /// Public model names and the fallback chains behind them.
@@ -97,6 +99,15 @@ pub(super) struct RawAdmin {
     pub(super) listen: Field<String>,
     /// Secret that the API asks for as a bearer token. Without one the API answers on loopback only.
     pub(super) token: Field<String>,
+}
+
+/// How the next process takes over from this one.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(extend("additionalProperties" = false, "required" = ["socket"]))]
+pub(super) struct RawTakeover {
+    /// Path of a Unix socket, in a folder that only the gateway's user may write to.
+    pub(super) socket: Field<String>,
 }
 
 /// The I/O driver.

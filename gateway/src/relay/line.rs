@@ -131,7 +131,7 @@ impl<'c> Line<'c> {
 
     /// Whether a head that is written now may promise another request: not once a shutdown has begun.
     pub(crate) fn promises_more(&mut self) -> bool {
-        self.keep_alive &= !self.worker.is_draining();
+        self.keep_alive &= !self.worker.is_leaving();
         self.keep_alive
     }
 

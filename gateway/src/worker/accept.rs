@@ -3,18 +3,17 @@
 
 use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use tidegate_core::balance::{Load, better_place};
 use tidegate_core::limits;
-use tidegate_ring::{Conn, Listener, race};
+use tidegate_ring::{Conn, Either, Listener, race};
 
 use super::{Slots, Worker};
 use crate::connection;
-use crate::plane::WorkerFacts;
+use crate::plane::{CLOSED, OPEN, PAUSED, WorkerFacts};
 
 /// Accepts from all listeners until the worker drains.
 pub(super) async fn accept_all(worker: &Rc<Worker>, listeners: Vec<Listener>) {
@@ -30,42 +29,67 @@ pub(super) async fn accept_all(worker: &Rc<Worker>, listeners: Vec<Listener>) {
     .await;
 }
 
-/// Accepts while there is a slot for what comes, here or elsewhere. When all workers are full it stops: callers wait
-/// in the kernel's queue instead of taking memory.
+/// Accepts while the process does and there is a slot for what comes, here or elsewhere. When all workers are full it
+/// stops: callers wait in the kernel's queue instead of taking memory.
 async fn accept(worker: &Rc<Worker>, listener: Listener) {
-    let _accepting = Busy::mark(worker, |it| &it.accepting);
-    while !worker.draining.get() {
-        wait_for_room(worker).await;
-        let mut accepting = pin!(listener.accept());
-        let accepted = poll_fn(|cx| {
-            if worker.draining.get() {
-                return Poll::Ready(None);
+    let admission = &worker.plane.admission;
+    loop {
+        if admission.value() == OPEN {
+            let _accepting = Busy::mark(worker, |it| &it.accepting);
+            accept_while_open(worker, &listener).await;
+            // The kernel may have been ahead, and what it has accepted nobody else can serve.
+            for conn in listener.stop().await {
+                settle(worker, conn);
             }
-            worker.wait(cx);
-            accepting.as_mut().poll(cx).map(Some)
-        })
-        .await;
-        match accepted {
-            None => return,
-            Some(Ok(conn)) => place(worker, conn).await,
-            Some(Err(error)) => {
+        }
+        if admission.value() == CLOSED {
+            return;
+        }
+        admission.reaches(|it| it != PAUSED).await;
+    }
+}
+
+async fn accept_while_open(worker: &Rc<Worker>, listener: &Listener) {
+    let no_longer = || worker.plane.admission.reaches(|it| it != OPEN);
+    loop {
+        let next = async {
+            wait_for_room(worker).await;
+            listener.accept().await
+        };
+        match race(no_longer(), next).await {
+            Either::Left(()) => return,
+            Either::Right(Ok(conn)) => settle(worker, conn),
+            Either::Right(Err(error)) => {
                 tracing::warn!(worker = worker.index, %error, "accept failed; pausing");
-                tidegate_ring::sleep_until((worker.now() + limits::ACCEPT_PAUSE).as_ns()).await;
+                let pause = tidegate_ring::sleep_until((worker.now() + limits::ACCEPT_PAUSE).as_ns());
+                race(no_longer(), pause).await;
             }
         }
     }
 }
 
-/// Takes in what other workers hand over.
+/// Serves a connection, or has it wait in the lobby: its slot went to another one in between.
+fn settle(worker: &Rc<Worker>, conn: Conn) {
+    if let Err(conn) = try_place(worker, conn) {
+        worker.lobby.borrow_mut().push_back(conn);
+    }
+}
+
+/// Finds slots for what waits in the lobby, and for what other workers hand over.
 pub(super) async fn receive(worker: &Rc<Worker>) -> Infallible {
     loop {
-        let received = poll_fn(|cx| worker.kept.inbox.borrow_mut().poll_recv(cx)).await;
-        let Some(socket) = received else { return pending().await };
-        match Conn::adopt(socket) {
-            Ok(conn) => place(worker, conn).await,
-            Err(error) => {
-                tracing::warn!(worker = worker.index, %error, "a connection was lost on its way here")
+        let next = poll_fn(|cx| {
+            if let Some(conn) = worker.lobby.borrow_mut().pop_front() {
+                return Poll::Ready(Some(Ok(conn)));
             }
+            worker.kept.inbox.borrow_mut().poll_recv(cx).map(|it| it.map(Conn::adopt))
+        });
+        match next.await {
+            Some(Ok(conn)) => place(worker, conn).await,
+            Some(Err(error)) => {
+                tracing::warn!(worker = worker.index, %error, "a connection was lost on its way here");
+            }
+            None => return pending().await,
         }
     }
 }
@@ -77,6 +101,7 @@ pub(super) async fn wait_for_the_last(worker: &Rc<Worker>) {
         worker.wait_for_slots(|slots| slots.free.len() == slots.tasks.len()).await;
         let facts = worker.facts();
         let nobody_comes = worker.plane.accepting() == 0
+            && worker.lobby.borrow().is_empty()
             && worker.kept.inbox.borrow().is_empty()
             && facts.placing.load(Ordering::Relaxed) == 0;
         // Looked at last: what was placed meanwhile has a slot.
@@ -87,10 +112,10 @@ pub(super) async fn wait_for_the_last(worker: &Rc<Worker>) {
     }
 }
 
-/// Waits for a free slot, here or at another worker, or for the drain.
+/// Waits for a free slot, here or at another worker.
 async fn wait_for_room(worker: &Rc<Worker>) {
     loop {
-        let has_room = |slots: &Slots| !slots.free.is_empty() || worker.draining.get();
+        let has_room = |slots: &Slots| !slots.free.is_empty();
         if has_room(&worker.slots.borrow()) || elsewhere(worker).is_some() {
             return;
         }
@@ -98,22 +123,30 @@ async fn wait_for_room(worker: &Rc<Worker>) {
     }
 }
 
-/// Finds a fresh connection its slot.
+/// Finds a fresh connection its slot, and waits for one if need be.
 async fn place(worker: &Rc<Worker>, mut conn: Conn) {
     let _placing = Busy::mark(worker, |it| &it.placing);
-    loop {
-        if let Some(other) = elsewhere(worker) {
-            match hand_over(worker, other, conn) {
-                None => return,
-                Some(back) => conn = back,
-            }
-        }
-        let slot = worker.slots.borrow_mut().free.pop();
-        if let Some(slot) = slot {
-            return serve(worker, slot, conn);
-        }
+    while let Err(back) = try_place(worker, conn) {
+        conn = back;
         wait_a_moment(worker, |slots| !slots.free.is_empty()).await;
     }
+}
+
+/// Finds a fresh connection its slot at once; gives it back where there is none.
+fn try_place(worker: &Rc<Worker>, conn: Conn) -> Result<(), Conn> {
+    let conn = match elsewhere(worker) {
+        Some(other) => match hand_over(worker, other, conn) {
+            None => return Ok(()),
+            Some(back) => back,
+        },
+        None => conn,
+    };
+    let slot = worker.slots.borrow_mut().free.pop();
+    match slot {
+        Some(slot) => serve(worker, slot, conn),
+        None => return Err(conn),
+    }
+    Ok(())
 }
 
 /// Until `enough`, or until it is time to look at the other workers again.
@@ -129,7 +162,7 @@ fn elsewhere(worker: &Rc<Worker>) -> Option<usize> {
     let workers = plane.options().workers;
     // Alone there is nobody; and while this one has few connections it cannot be far above anything.
     let few = worker.facts().connections.load(Ordering::Relaxed) <= limits::HANDED_OVER_FROM;
-    if workers < 2 || worker.draining.get() || (!full && few) {
+    if workers < 2 || plane.admission.value() == CLOSED || (!full && few) {
         return None;
     }
     let mut loads = worker.loads.borrow_mut();

@@ -49,7 +49,7 @@ fn live(setup: WorkerSetup) -> io::Result<()> {
             Err(why) => why,
         };
         let facts = plane.facts(index);
-        if plane.is_draining() {
+        if plane.is_leaving() {
             tracing::error!(worker = index, why, "a worker failed while it drained");
             break;
         }
