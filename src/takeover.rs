@@ -10,11 +10,11 @@
 //! | 3 | new | `ready` | the old one stops accepting; callers wait in the kernel's queues, which both hold |
 //! | 4 | old | `cells` | the new one goes on with them and starts |
 //! | 5 | new | `serving` | its workers run, and wait |
-//! | 6 | old | `retired` | the new one accepts; the old one ends connections with their next answer, and then itself |
+//! | 6 | old | `retired` | the new one accepts; the old one ends connections with their next answer, then itself |
 //! | 7 | old | `changes`, again and again | the new one settles what the old one's running calls spend or give back |
 //!
-//! Until step 6 the old process serves: whatever fails before, it says so, accepts again as if nothing had been, and the
-//! new one ends. Every wait has an end. Where the old one dies, the new one serves.
+//! Until step 6 the old process serves: whatever fails before, it says so, accepts again as if nothing had been, and
+//! the new one ends. Every wait has an end. Where the old one dies, the new one serves.
 
 mod claim;
 mod line;

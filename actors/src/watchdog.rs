@@ -1,5 +1,5 @@
-//! The watchdog: says in the log which worker makes no progress, and when it does again. Decides nothing else: readiness
-//! and metrics read the same facts themselves, and a blocked thread cannot be helped from outside.
+//! The watchdog: says in the log which worker makes no progress, and when it does again. Decides nothing else:
+//! readiness and metrics read the same facts themselves, and a blocked thread cannot be helped from outside.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -196,7 +196,7 @@ impl Plane {
         }
     }
 
-    /// Leaves callers to the process that has the sockets now: each connection ends with the answer to its next request,
+    /// Leaves callers to the process that has the sockets now: each connection ends with its next answer,
     /// and none that is idle is closed. Running calls go on.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Release);

@@ -1,6 +1,6 @@
-//! The only place that reads a clock. Monotonic time counts from the start of the host, for all threads of all processes,
-//! so a time written into a shared cell by one worker means the same to every other, and to the process that takes the
-//! cells over.
+//! The only place that reads a clock. Monotonic time counts from the start of the host, for all threads of all
+//! processes, so a time written into a shared cell by one worker means the same to every other, and to the process
+//! that takes the cells over.
 //!
 //! Wall time is for people and protocols; no decision about budgets or rests may use it.
 

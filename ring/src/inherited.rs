@@ -16,8 +16,8 @@ const FIRST: RawFd = 3;
 /// that this one starts.
 ///
 /// # Errors
-/// `AlreadyExists` from the second call on; `InvalidInput` for one that is no listening TCP socket; what `fcntl` says of
-/// one that is not open. Those before it are closed then.
+/// `AlreadyExists` from the second call on; `InvalidInput` for one that is no listening TCP socket; what `fcntl`
+/// says of one that is not open. Those before it are closed then.
 pub fn inherited_listeners(count: usize) -> io::Result<Vec<TcpListener>> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     if TAKEN.swap(true, Ordering::SeqCst) {

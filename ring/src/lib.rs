@@ -5,8 +5,8 @@
 //!
 //! This crate decides nothing about calls, callers or providers, keeps no configuration, and has no limit of its
 //! own that a caller could feel: they come in by [`RingOptions`]. It is the only crate with `unsafe`, and within it
-//! only `driver::uring::sys`, which talks to the kernel by memory, and `inherited`, which takes passed descriptors over,
-//! have any.
+//! only two modules have any: `driver::uring::sys`, which talks to the kernel by memory, and `inherited`, which takes
+//! passed descriptors over.
 
 mod chunk;
 mod clock;

@@ -314,6 +314,35 @@ fn a_dropped_accept_loses_no_connection() {
     });
 }
 
+/// What the kernel accepted ahead comes out of the stop; what comes later waits for whoever holds the socket.
+#[test]
+fn a_stopped_listener_loses_no_connection() {
+    on_each(async |_| {
+        let socket = TcpListener::bind(loopback()).expect("a port");
+        let other = socket.try_clone().expect("a handle");
+        let addr = socket.local_addr().expect("an address");
+        let listener = Listener::from_std(socket).expect("a listener");
+        let mut callers: Vec<TcpStream> =
+            (0..10).map(|_| TcpStream::connect(addr).expect("listens")).collect();
+        let mut accepted = vec![listener.accept().await.expect("accepts")];
+        accepted.extend(listener.stop().await);
+        callers.extend((0..5).map(|_| TcpStream::connect(addr).expect("still listens")));
+        sleep_ms(20).await;
+        let mut peers: Vec<_> = accepted.iter().map(|it| it.peer_addr().expect("open")).collect();
+        let rest = callers.len() - peers.len();
+        assert!(rest >= 5, "nothing is accepted after the stop");
+        peers.extend((0..rest).map(|_| other.accept().expect("it waits").1));
+        peers.sort_unstable();
+        let mut expect: Vec<_> = callers.iter().map(|it| it.local_addr().expect("open")).collect();
+        expect.sort_unstable();
+        assert_eq!(peers, expect);
+        let again = TcpStream::connect(addr).expect("listens");
+        let conn = listener.accept().await.expect("begins anew");
+        assert_eq!(conn.peer_addr(), again.local_addr().ok());
+        assert!(listener.stop().await.is_empty() && listener.stop().await.is_empty());
+    });
+}
+
 #[test]
 fn a_dropped_receive_loses_no_byte() {
     on_each(async |_| {

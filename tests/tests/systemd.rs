@@ -1,5 +1,5 @@
-//! The program as systemd starts it: sockets that were opened for it, and what it says of itself on the way. The part of
-//! systemd is played by the test, as sd_listen_fds(3) and sd_notify(3) have it.
+//! The program as systemd starts it: sockets that were opened for it, and what it says of itself on the way. The part
+//! of systemd is played by the test, as sd_listen_fds(3) and sd_notify(3) have it.
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;

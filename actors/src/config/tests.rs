@@ -14,6 +14,7 @@ const EXAMPLE: &str = r#"
 listen: 127.0.0.1:4000
 admin: { listen: 127.0.0.1:4001 }
 io: auto
+takeover: { socket: /run/tidegate/takeover.sock }
 providers:
   anthropic:
     base_url: https://api.anthropic.com
@@ -157,6 +158,15 @@ const BAD: &[(&str, &[&str])] = &[
     ("", &["1:1 error there is no provider"]),
     ("[]", &["1:1 error expected a mapping, found a list", "1:1 error there is no provider"]),
     ("providers: {}\n", &["1:12 error there is no provider"]),
+    (
+        "takeover: { socket: run/here.sock }\n\
+         providers: { anthropic: { keys: [{ name: a, value: \"${env:ACME_1}\" }] } }\n",
+        &["1:21 error `run/here.sock` cannot be a socket's path"],
+    ),
+    (
+        "takeover: {}\nproviders: { anthropic: { keys: [{ name: a, value: \"${env:ACME_1}\" }] } }\n",
+        &["1:11 error `takeover` has no `socket`"],
+    ),
     (
         "lisen: x\nlisten: 4000\nproviders: 7\nproviders: 8\n",
         &[
@@ -475,6 +485,8 @@ fn the_schema_names_every_field() {
         "token",
         "io",
         "workers",
+        "takeover",
+        "socket",
         "providers",
         "kind",
         "base_url",

@@ -4,8 +4,8 @@
 //!
 //! | cell | carried | not carried |
 //! | --- | --- | --- |
-//! | caller | levels | calls in flight (they stay); revocation (the file says who may call) |
-//! | quota | levels, learned limits, rest, ramp, strikes, cap | calls in flight, a probe that is out (the next one probes) |
+//! | caller | levels | calls in flight; revocation (the file says who may call) |
+//! | quota | levels, learned limits, rest, ramp, strikes, cap | calls in flight; a probe that is out |
 //! | route | back-off, breaker, its window | a probe that is out |
 //! | key, pair | what is known of it, for the same credential | |
 //! | account, chain, class, retry budget | everything | |
