@@ -33,13 +33,19 @@ pub(crate) async fn start(
     set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>,
 ) -> Result<Process, String> {
     let settings = checked.settings.clone();
-    let initial = tidegate_actors::initial_snapshot(&checked, tidegate_gateway::now());
+    let mut initial = tidegate_actors::initial_snapshot(&checked, tidegate_gateway::now());
+    let mut known_accounts = Vec::new();
     tidegate_actors::resolve_all(&initial).await;
     let prepared =
         tidegate_gateway::prepare(&launch_of(&settings), initial.clone()).map_err(|it| it.to_string())?;
     if let Some(claim) = &mut claim {
         prepared.pause();
-        claim.ready(&initial).await.map_err(not_taken_over)?;
+        known_accounts = claim.ready(&initial).await.map_err(not_taken_over)?;
+        if !known_accounts.is_empty() {
+            let now = tidegate_gateway::now();
+            initial = tidegate_actors::joined_snapshot(&checked, &initial, &known_accounts, now);
+            prepared.publish(initial.clone()).map_err(|error| error.to_string())?;
+        }
     }
     let mut data = prepared.start(settings.listen, sockets.data).map_err(|error| error.to_string())?;
     let plane = data.plane.clone();
@@ -59,6 +65,7 @@ pub(crate) async fn start(
         reports: std::mem::take(&mut data.reports),
         dropped: data.plane.reports_dropped(),
         workers: Arc::new(facts),
+        known_accounts,
         admin_listener: sockets.admin,
         now: Arc::new(tidegate_gateway::now),
     };

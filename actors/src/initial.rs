@@ -6,10 +6,25 @@ use std::sync::Arc;
 use tidegate_core::{Moment, Snapshot};
 
 use crate::config::Checked;
+use crate::reload;
 
 /// The first snapshot of a checked configuration.
 pub fn initial_snapshot(checked: &Checked, now: Moment) -> Arc<Snapshot> {
     Arc::new(Snapshot::build(checked.draft.clone(), None, now))
+}
+
+/// Whose account one was seen to be: provider, account, and marks of organization and workspace.
+pub type KnownAccount = (String, String, u64, u64);
+
+/// The snapshot after `first` in which accounts that are known to be one organization and workspace share their quotas.
+pub fn joined_snapshot(
+    checked: &Checked,
+    first: &Snapshot,
+    known: &[KnownAccount],
+    now: Moment,
+) -> Arc<Snapshot> {
+    let draft = reload::merged(&checked.draft, &reload::marks_of(known));
+    Arc::new(Snapshot::build(draft, Some(first), now))
 }
 
 /// A `curl` line for each provider of the configuration that speaks another dialect than those before it.

@@ -39,7 +39,7 @@ pub use config::{
     AccessSink, AdminSettings, Checked, Complaint, Complaints, IoSetting, LogFormat, LogLevel, LogSettings,
     Place, Settings, Severity, admin_address, check_file, check_text, schema, without_file,
 };
-pub use initial::{curl_examples, initial_snapshot};
+pub use initial::{KnownAccount, curl_examples, initial_snapshot, joined_snapshot};
 pub use reach::{Ground, allows, ground};
 pub use resolver::resolve_all;
 pub use root::{ControlPlane, StartError, Wiring, start};

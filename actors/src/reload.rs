@@ -19,6 +19,7 @@ use tidegate_core::snapshot::Draft;
 use crate::board::{Board, ConfigOrigin, Loaded, Marks};
 use crate::config::{self, Checked, Complaints};
 use crate::door::{Door, Ticket};
+use crate::initial::KnownAccount;
 use crate::quota::{AccountName, Mark};
 use crate::resolver;
 use crate::root::RootMessage;
@@ -288,8 +289,17 @@ fn groups(draft: &Draft, marks: &Marks) -> Vec<Group> {
     groups
 }
 
+/// What was known when it was written down.
+pub(crate) fn marks_of(known: &[KnownAccount]) -> Marks {
+    let mark = |(provider, account, organization, workspace): &KnownAccount| {
+        let mark = Mark { organization: *organization, workspace: *workspace };
+        ((provider.clone(), account.clone()), mark)
+    };
+    known.iter().map(mark).collect()
+}
+
 /// The draft with each group's accounts marked as sharing one quota.
-fn merged(draft: &Draft, marks: &Marks) -> Draft {
+pub(crate) fn merged(draft: &Draft, marks: &Marks) -> Draft {
     let mut draft = draft.clone();
     for (at, group) in groups(&draft, marks).into_iter().enumerate() {
         let provider = draft.providers.iter_mut().find(|it| it.name == group.provider);
@@ -418,5 +428,22 @@ mod tests {
         assert!(!shares(&before, &group));
         let after = Snapshot::build(merged(&draft, &marks), Some(&before), bench.board.now());
         assert!(shares(&after, &group));
+    }
+
+    #[test]
+    fn what_one_process_knows_of_accounts_the_next_one_goes_on_with() {
+        let checked = shared::checked(shared::CONFIG);
+        let now = tidegate_core::Moment::from_ns(9);
+        let first = Snapshot::build(checked.draft.clone(), None, now);
+        let known = |workspace| {
+            let of = |it: &str| ("anthropic".to_owned(), it.to_owned(), 7, workspace);
+            vec![of("a"), (of("b").0, of("b").1, 7, 1)]
+        };
+        let quotas = |it: &Snapshot| [it.accounts[0].quotas[0].clone(), it.accounts[1].quotas[0].clone()];
+        first.accounts[1].quotas[0].rest_until(now + Duration::from_secs(9));
+        let [a, b] = quotas(&crate::joined_snapshot(&checked, &first, &known(1), now));
+        assert!(Arc::ptr_eq(&a, &b) && a.view(now).resting_until.is_some(), "one quota, which rests");
+        let [a, b] = quotas(&crate::joined_snapshot(&checked, &first, &known(2), now));
+        assert!(!Arc::ptr_eq(&a, &b), "another workspace is another quota");
     }
 }

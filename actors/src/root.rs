@@ -32,6 +32,7 @@ use crate::chain::ChainActor;
 use crate::config::{Checked, Complaints};
 use crate::door::{Door, Ticket};
 use crate::exporter::{self, Exporter, ExporterMessage};
+use crate::initial::KnownAccount;
 use crate::key::{KeyActor, KeyMessage};
 use crate::pump::Pump;
 use crate::quota::{QuotaActor, QuotaMessage};
@@ -74,6 +75,8 @@ pub struct Wiring {
     pub dropped: Vec<Arc<AtomicU64>>,
     /// What may be said of the workers.
     pub workers: Arc<dyn WorkerFacts>,
+    /// What is known of accounts already; `initial` was built with it.
+    pub known_accounts: Vec<KnownAccount>,
     /// A socket that listens already for operators and probes; without one the address of the settings is bound.
     pub admin_listener: Option<TcpListener>,
     /// The clock of the data plane.
@@ -125,6 +128,7 @@ pub async fn start(wiring: Wiring) -> Result<ControlPlane, StartError> {
         loaded: Loaded { digest: Some(wiring.checked.text_digest()), checked: wiring.checked },
         admin_listener,
     }));
+    board.marks.store(Arc::new(reload::marks_of(&wiring.known_accounts)));
     let (root, task) = Actor::spawn(None, Root, board.clone()).await?;
     Ok(ControlPlane { board, root, task })
 }
@@ -163,6 +167,12 @@ impl ControlPlane {
     /// Whether the admin listener is served from now on; what was accepted goes on either way.
     pub fn serve_admin(&self, open: bool) {
         self.board.admin_open.send_replace(open);
+    }
+
+    /// Whose account each was seen to be.
+    pub fn known_accounts(&self) -> Vec<KnownAccount> {
+        let marks = self.board.marks.load();
+        marks.iter().map(|((a, b), it)| (a.clone(), b.clone(), it.organization, it.workspace)).collect()
     }
 
     /// The snapshot in force.

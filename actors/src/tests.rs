@@ -171,6 +171,7 @@ pub(crate) fn parts(text: &str, config: ConfigOrigin, ring_size: usize) -> Parts
         reports: vec![consumer],
         dropped: vec![Arc::new(AtomicU64::new(0))],
         workers: workers.clone(),
+        known_accounts: Vec::new(),
         admin_listener: None,
         now: clock(),
     };

@@ -110,6 +110,11 @@ pub fn launch(
 }
 
 impl Prepared {
+    /// Has the workers start with another snapshot than it was prepared with.
+    pub fn publish(&self, snapshot: Arc<Snapshot>) -> Result<(), Refused> {
+        self.plane.publish(snapshot)
+    }
+
     /// Lets the workers start without accepting, until [`Plane::resume`].
     pub fn pause(&self) {
         self.plane.pause();

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidegate_actors::KnownAccount;
 use tidegate_actors::snapshot::{DUMP_VERSION, Dump, Snapshot};
 use tokio::net::UnixStream;
 
@@ -40,11 +41,11 @@ pub(crate) async fn claim(path: &Path) -> io::Result<(Claim, Sockets)> {
 
 impl Claim {
     /// Says that this process can start at once, and goes on with what the old one's cells stand at. From here on until
-    /// [`Claim::serving`] nobody accepts.
-    pub(crate) async fn ready(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+    /// [`Claim::serving`] nobody accepts. Returns what the old one knew of accounts.
+    pub(crate) async fn ready(&mut self, snapshot: &Snapshot) -> io::Result<Vec<KnownAccount>> {
         self.0.send(&Message::Ready).await?;
         let message = self.0.receive(PAUSE_TIMEOUT + MESSAGE_TIMEOUT).await?;
-        let Message::Cells { version, cells } = message else { return Err(out_of_step()) };
+        let Message::Cells { version, cells, known_accounts } = message else { return Err(out_of_step()) };
         let offered = cells.len();
         let taken = snapshot.take_over(&Dump { version, cells });
         if version == DUMP_VERSION {
@@ -55,7 +56,7 @@ impl Claim {
                 "the old process writes its cells in another version: limits and rests begin anew"
             );
         }
-        Ok(())
+        Ok(known_accounts)
     }
 
     /// Says that this process serves, and waits for the old one's word that it no longer does.

@@ -12,6 +12,7 @@ use rustix::net::{
     SendFlags, recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
+use tidegate_actors::KnownAccount;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
@@ -29,7 +30,7 @@ pub(super) enum Message {
     /// The next process can start at once.
     Ready,
     /// What the cells stand at.
-    Cells { version: u32, cells: Vec<(Vec<String>, Vec<u64>)> },
+    Cells { version: u32, cells: Vec<(Vec<String>, Vec<u64>)>, known_accounts: Vec<KnownAccount> },
     /// The next process serves.
     Serving,
     /// The old process will not accept again.
@@ -164,7 +165,7 @@ mod tests {
         let (mut here, mut there) = ends();
         let cells = vec![(vec!["caller".to_owned(), "n".repeat(100)], vec![u64::MAX; 11]); 20_000];
         let sending = tokio::spawn(async move {
-            here.send(&Message::Cells { version: 1, cells }).await.expect("sent");
+            here.send(&Message::Cells { version: 1, cells, known_accounts: Vec::new() }).await.expect("sent");
             here.0.write_all(&u32::MAX.to_le_bytes()).await.expect("sent");
             here
         });

@@ -117,7 +117,8 @@ async fn hand_over(line: &mut Line, process: &Process) -> io::Result<Settlements
     let snapshot: Arc<Snapshot> = process.control.snapshot();
     let settlements = Settlements::begin(snapshot.clone(), tidegate_gateway::now());
     let dump = snapshot.dump();
-    line.send(&Message::Cells { version: dump.version, cells: dump.cells }).await?;
+    let known_accounts = process.control.known_accounts();
+    line.send(&Message::Cells { version: dump.version, cells: dump.cells, known_accounts }).await?;
     let Message::Serving = line.receive(SERVING_TIMEOUT).await? else { return Err(out_of_step()) };
     line.send(&Message::Retired).await?;
     paused.0 = None;

@@ -286,6 +286,7 @@ fn wiring(origin: ConfigOrigin, checked: Checked, initial: Arc<Snapshot>, launch
         reports: std::mem::take(&mut launched.reports),
         dropped: launched.plane.reports_dropped(),
         workers: Arc::new(facts),
+        known_accounts: Vec::new(),
         admin_listener: None,
         now: Arc::new(tidegate_gateway::now),
     }

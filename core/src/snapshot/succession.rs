@@ -136,8 +136,9 @@ impl Snapshot {
             let [a, b, c, d, ..] = digest(key.secret.expose().as_bytes());
             let mark = format!("{:08x}", u32::from_le_bytes([a, b, c, d]));
             visit(identity("key", &[&provider.name, &key.name, &mark]), &*key.cell);
-            for (class, pair) in provider.classes.iter().zip(&key.pairs) {
-                visit(identity("pair", &[&provider.name, &key.name, &mark, &class.name]), &**pair);
+            for (route, pair) in provider.routes.iter().zip(&key.pairs) {
+                let kind = if route.of_class { "pair of class" } else { "pair" };
+                visit(identity(kind, &[&provider.name, &key.name, &mark, &route.name]), &**pair);
             }
         }
     }

@@ -23,6 +23,7 @@ fn draft() -> Draft {
             count_cache_reads: false,
         },
         models: None,
+        operations: crate::family::Families::NONE,
     };
     let mut one = provider("one", &[("a", &["a1", "a2"]), ("b", &["b1"])]);
     one.accounts[0].limits[0].requests = Some(600);
