@@ -9,7 +9,8 @@ mod thread;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::{Future, pending};
+use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use tidegate_core::balance::Load;
 use tidegate_core::choose::Draw;
 use tidegate_core::report::OrganizationReport;
 use tidegate_core::{Moment, Report, limits};
-use tidegate_ring::{Conn, Listener, race};
+use tidegate_ring::{Conn, Either, Listener, Signal, Trigger, race};
 
 pub use thread::{WorkerSetup, start};
 
@@ -44,7 +45,7 @@ pub(crate) struct Worker {
     loads: RefCell<Vec<Load>>,
     draining: Cell<bool>,
     /// The loop is to panic; tests only.
-    doomed: Cell<bool>,
+    doom: (Trigger, Signal),
     cutting_whole: Cell<bool>,
     cutting: Cell<bool>,
     next_address: Cell<usize>,
@@ -98,16 +99,12 @@ pub(crate) async fn serve(plane: Arc<Plane>, index: usize, kept: Rc<Kept>) -> io
 }
 
 /// Says each second that the loop turns.
-async fn heart(worker: &Rc<Worker>) {
+async fn heart(worker: &Rc<Worker>) -> Infallible {
     loop {
         worker.facts().beat(worker.now());
-        let mut sleep =
-            std::pin::pin!(tidegate_ring::sleep_until((worker.now() + limits::BEAT_INTERVAL).as_ns()));
-        std::future::poll_fn(|cx| {
-            assert!(!worker.doomed.get(), "a request asked for the end of its worker's loop");
-            sleep.as_mut().poll(cx)
-        })
-        .await;
+        let next = tidegate_ring::sleep_until((worker.now() + limits::BEAT_INTERVAL).as_ns());
+        let doomed = matches!(race(next, worker.doom.1.wait()).await, Either::Right(()));
+        assert!(!doomed, "a request asked for the end of its worker's loop");
     }
 }
 
@@ -169,7 +166,7 @@ impl Worker {
             lobby: RefCell::default(),
             loads: RefCell::default(),
             draining: Cell::new(plane.is_draining()),
-            doomed: Cell::new(false),
+            doom: tidegate_ring::signal(),
             cutting_whole: Cell::new(false),
             cutting: Cell::new(false),
             next_address: Cell::new(0),
@@ -245,8 +242,7 @@ impl Worker {
 
     /// Lets the loop panic at its next turn. Tests only.
     pub(crate) fn danger_doom(&self) {
-        self.doomed.set(true);
-        self.wake_all();
+        self.doom.0.fire();
     }
 
     fn slots_each(&self) -> usize {
