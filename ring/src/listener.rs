@@ -104,6 +104,20 @@ impl Listener {
         }
     }
 
+    /// Makes the socket again what this worker's arm needs. Its mode of waiting belongs to all who hold the socket, and
+    /// another process on another arm may have changed it; before one accepts again after a [`Listener::stop`].
+    ///
+    /// # Errors
+    /// What `fcntl` says.
+    pub fn reclaim(&self) -> io::Result<()> {
+        match &self.arm {
+            Arm::Uring(listener) => listener.set_nonblocking(false),
+            Arm::Epoll(listener) => listener.set_nonblocking(true),
+            #[cfg(feature = "sim")]
+            Arm::Sim(_) => Ok(()),
+        }
+    }
+
     /// Stops accepting: connections that come from now on wait in the kernel's queue, for this or another holder of the
     /// socket. Returns what the kernel had accepted in advance, so that none of it is lost. [`Listener::accept`] begins
     /// anew.

@@ -351,6 +351,35 @@ both_drivers! {
     }
 }
 
+/// From one driver to the other and back: they want the shared sockets in different modes.
+#[test]
+fn the_driver_may_change() {
+    let upstream = Upstream::good("fine");
+    let parts = providers(&[("mock", upstream.url())]);
+    let mut place = Place::new(IoChoice::Epoll, &parts);
+    let mut programs = vec![place.start(&["--workers", "2"])];
+    for driver in [IoChoice::IoUring, IoChoice::Epoll, IoChoice::IoUring] {
+        place.write("tidegate.yaml", place.data, driver, &parts);
+        let next = place.take_over(programs.last().expect("one"), &["--workers", "3"]);
+        programs.push(next);
+        let callers: Vec<_> = (0..8)
+            .map(|_| {
+                let address = place.data;
+                std::thread::spawn(move || {
+                    for _ in 0..20 {
+                        assert_eq!(call(address, messages(&protocol::request("mock-model"))).status, 200);
+                    }
+                })
+            })
+            .collect();
+        callers.into_iter().for_each(|it| it.join().expect("every call is answered"));
+    }
+    drop(programs.pop());
+    for mut old in programs {
+        assert_eq!(old.wait(PATIENCE).code(), Some(0), "{}", old.said());
+    }
+}
+
 /// A next process that goes so many steps and then says nothing more.
 fn dies_after(place: &Place, steps: usize) -> UnixStream {
     let mut socket = UnixStream::connect(place.socket()).expect("the old process offers itself");

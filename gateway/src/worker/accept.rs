@@ -36,6 +36,9 @@ async fn accept(worker: &Rc<Worker>, listener: Listener) {
     loop {
         if admission.value() == OPEN {
             let _accepting = Busy::mark(worker, |it| &it.accepting);
+            if let Err(error) = listener.reclaim() {
+                tracing::warn!(worker = worker.index, %error, "a listening socket cannot be made its worker's");
+            }
             accept_while_open(worker, &listener).await;
             // The kernel may have been ahead, and what it has accepted nobody else can serve.
             for conn in listener.stop().await {

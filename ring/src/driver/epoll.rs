@@ -102,6 +102,10 @@ impl EpollListener {
         self.listener.local_addr()
     }
 
+    pub(crate) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        SockRef::from(&self.listener).set_nonblocking(nonblocking)
+    }
+
     pub(crate) async fn accept(&self) -> io::Result<EpollConn> {
         let (stream, _) = self.listener.accept().await?;
         Ok(EpollConn { stream, pool: Rc::clone(&self.pool) })

@@ -10,6 +10,8 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::Poll;
 
+use socket2::SockRef;
+
 use super::Uring;
 use super::machine::{Piece, Quiet};
 use super::op::Key;
@@ -175,6 +177,11 @@ impl UringListener {
 }
 
 impl UringListener {
+    pub(crate) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        let set = |fd: &OwnedFd| SockRef::from(fd).set_nonblocking(nonblocking);
+        self.uring.with(|machine| machine.listener_fd(self.key).map_or_else(|| Err(gone()), set))
+    }
+
     /// Stops accepting, and gives what was accepted in advance.
     pub(crate) async fn stop(&self) -> Vec<UringConn> {
         poll_fn(|cx| self.uring.with(|machine| machine.poll_stopped(self.key, cx.waker()))).await;

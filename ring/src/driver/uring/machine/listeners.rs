@@ -76,6 +76,11 @@ impl<B: Deref<Target = [u8]>> Machine<B> {
         Poll::Pending
     }
 
+    /// Its descriptor.
+    pub(in super::super) fn listener_fd(&mut self, key: Key) -> Option<&OwnedFd> {
+        self.door(key).map(|door| &door.fd)
+    }
+
     /// A socket that was accepted and that nobody has asked for yet.
     pub(in super::super) fn take_accepted(&mut self, key: Key) -> Option<OwnedFd> {
         self.door(key)?.waiting.pop_front()
