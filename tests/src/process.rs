@@ -1,6 +1,6 @@
 //! The real program in a process of its own: started, watched, told, ended. What it says is kept.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -85,17 +85,6 @@ impl Drop for Program {
 #[expect(clippy::print_stderr, reason = "a failed test shows what the program said")]
 fn eprintln_log(said: &str) {
     eprintln!("the program said:\n{said}");
-}
-
-/// A port that nobody listens on just now.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
-}
-
-/// A loopback address with this port.
-pub fn local(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 /// A driver as the configuration calls it.

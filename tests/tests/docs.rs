@@ -196,7 +196,7 @@ pages! {
     reload: "reload.md", (10, 0);
     logs: "logs.md", (11, 0);
     metrics: "metrics.md", (6, 0);
-    restart: "restart.md", (7, 0);
+    restart: "restart.md", (14, 0);
     containers: "containers.md", (0, 6);
     systemd: "systemd.md", (0, 12);
     troubleshooting: "troubleshooting.md", (1, 0);

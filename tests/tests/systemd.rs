@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tidegate_tests::client::{call, messages, request};
 use tidegate_tests::messages as protocol;
-use tidegate_tests::process::{Program, io, local};
+use tidegate_tests::process::{Program, io};
 use tidegate_tests::sdk::program;
 use tidegate_tests::upstream::Upstream;
 use tidegate_tests::{IoChoice, both_drivers};
@@ -52,7 +52,7 @@ both_drivers! {
         let upstream = Upstream::good("served");
         let folder = tempfile::tempdir().expect("a folder");
         let path = config(&folder, &upstream, driver);
-        let (data, admin) = (TcpListener::bind(local(0)).expect("a port"), TcpListener::bind(local(0)).expect("a port"));
+        let (data, admin) = (TcpListener::bind("127.0.0.1:0").expect("a port"), TcpListener::bind("127.0.0.1:0").expect("a port"));
         let (data_at, admin_at) = (data.local_addr().expect("an address"), admin.local_addr().expect("an address"));
         let notify = folder.path().join("notify");
         let systemd = UnixDatagram::bind(&notify).expect("a socket");
@@ -88,7 +88,7 @@ both_drivers! {
         let upstream = Upstream::good("never");
         let folder = tempfile::tempdir().expect("a folder");
         let path = config(&folder, &upstream, driver);
-        let data = TcpListener::bind(local(0)).expect("a port");
+        let data = TcpListener::bind("127.0.0.1:0").expect("a port");
         let no_socket = std::fs::File::open(&path).expect("the file");
         for (names, why) in [("data:metrics", "metrics"), ("data:data", "not a listening TCP socket")] {
             let mut command = Command::new("sh");

@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use tidegate_loadtest::load::{self, LoadConfig, Pace, Target};
 use tidegate_loadtest::mock::{Mock, MockConfig};
+use tidegate_tests::cage::free_address;
 use tidegate_tests::client::{Client, call, joined, messages};
 use tidegate_tests::messages as protocol;
-use tidegate_tests::process::{Program, free_port, io, local};
+use tidegate_tests::process::{Program, io};
 use tidegate_tests::sdk::program;
 use tidegate_tests::time::{now, pause_ms, variable, wait_for};
 use tidegate_tests::upstream::{Step, Upstream, chunk, good, last_chunk, paced, stream_head, whole};
@@ -44,7 +45,7 @@ impl Place {
     /// A configuration of `driver` with these parts.
     fn new(driver: IoChoice, parts: &str) -> Place {
         let folder = tempfile::tempdir().expect("a folder");
-        let place = Place { folder, data: local(free_port()), admin: local(free_port()), starts: 0 };
+        let place = Place { folder, data: free_address(), admin: free_address(), starts: 0 };
         place.write("tidegate.yaml", place.data, driver, parts);
         place
     }
@@ -256,7 +257,7 @@ both_drivers! {
         let mut place = Place::new(driver, &parts);
         let mut old = place.start(&[]);
         let mut idle = idle_client(place.data, "mock-model");
-        let elsewhere = place.write("elsewhere.yaml", local(free_port()), driver, &parts);
+        let elsewhere = place.write("elsewhere.yaml", free_address(), driver, &parts);
         let nowhere = place.write("nowhere.yaml", place.data, driver, "providers: 7\n");
         for (config, why) in [(elsewhere, "takes a restart"), (nowhere, "providers")] {
             let log = place.log();
