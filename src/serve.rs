@@ -110,7 +110,7 @@ async fn serve(
 /// Shows what is not wrong but unwise, where it is looked for.
 fn warn(checked: &Checked) {
     match checked.logs.format {
-        LogFormat::Text => check::warn(&checked),
+        LogFormat::Text => check::warn(checked),
         LogFormat::Json if checked.warnings.is_empty() => {}
         LogFormat::Json => {
             tracing::warn!("the configuration works, but:\n{}", checked.render_warnings(false))
