@@ -153,11 +153,12 @@ async fn killed_actors_come_back_and_do_their_work() {
         "pump",
         "quota/anthropic/b",
         "resolver",
-        "watchdog",
     ];
     for name in expect {
         assert!(names.iter().any(|it| it == name), "{name} in {names:?}");
     }
+    // As many die as the intensity limit lets come back.
+    assert!(names.iter().any(|it| it == "watchdog"));
     for (at, name) in expect.iter().enumerate() {
         assert!(it.plane.kill(name), "{name}");
         until(name, || it.plane.restarts() == at as u64 + 1).await;
