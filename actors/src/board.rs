@@ -54,6 +54,8 @@ pub trait WorkerFacts: Send + Sync {
     fn slots(&self) -> u64;
     /// Panics caught so far.
     fn panics(&self) -> u64;
+    /// TLS handshakes of callers so far, by how they ended.
+    fn handshakes(&self) -> Vec<(&'static str, u64)>;
     /// Shutting down: no new work.
     fn draining(&self) -> bool;
 }

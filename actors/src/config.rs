@@ -16,6 +16,7 @@ mod secrets;
 mod suggest;
 mod tree;
 mod url;
+mod validity;
 
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,8 @@ use secrets::{Host, Surroundings};
 use tree::{Node, Shape};
 
 pub use admin::admin_address;
+pub(crate) use secrets::Outside;
+
 pub use complaint::{Complaint, Complaints, Place, Severity};
 pub use logs::{AccessSink, LogFormat, LogLevel, LogSettings};
 
@@ -58,6 +61,7 @@ pub struct Checked {
     /// For snippets; secrets in it are masked.
     text: Arc<str>,
     digest: [u8; 32],
+    outside: Vec<Outside>,
 }
 
 /// What cannot change without a restart; a reload that changes it warns.
@@ -104,6 +108,11 @@ impl Checked {
         self.digest
     }
 
+    /// The files that it refers to, as they were read.
+    pub(crate) fn outside(&self) -> &[Outside] {
+        &self.outside
+    }
+
     /// Takes another data listener than the file's, under the same rules.
     pub fn listen_on(&mut self, listen: SocketAddr) -> Result<(), Complaints> {
         let notes = Notes::new("--listen");
@@ -111,11 +120,12 @@ impl Checked {
             &notes,
             (listen, Spot::default()),
             (self.settings.admin.listen, Spot::default()),
-            self.draft.callers.is_empty(),
+            check::Shelter { open: self.draft.callers.is_empty(), plain: self.draft.ingress.tls.is_none() },
         );
         if notes.failed() {
             return Err(Complaints::new(notes.into_list(), "".into()));
         }
+        self.warnings.extend(notes.into_list());
         self.settings.listen = listen;
         Ok(())
     }
@@ -123,14 +133,28 @@ impl Checked {
 
 /// Reads and checks a file.
 pub fn check_file(path: &Path) -> Result<Checked, Complaints> {
+    check_file_noting(path).0
+}
+
+/// The same, with the files that it refers to, whatever came of it.
+pub(crate) fn check_file_noting(path: &Path) -> (Result<Checked, Complaints>, Vec<Outside>) {
     let name = path.display().to_string();
-    let text = read(path).map_err(|error| Complaints::of(format!("cannot read {name}: {error}")))?;
-    check(&name, &text, &Host::new(folder_of(path)))
+    match read(path) {
+        Ok(text) => check_on_host(&name, &text, folder_of(path)),
+        Err(error) => (Err(Complaints::of(format!("cannot read {name}: {error}"))), Vec::new()),
+    }
 }
 
 /// Checks a text; `name` stands where a file's would. Relative paths in it begin at the current folder.
 pub fn check_text(name: &str, text: &str) -> Result<Checked, Complaints> {
-    check(name, text, &Host::new(Path::new(".")))
+    check_on_host(name, text, Path::new(".")).0
+}
+
+fn check_on_host(name: &str, text: &str, folder: &Path) -> (Result<Checked, Complaints>, Vec<Outside>) {
+    let host = Host::new(folder);
+    let checked = check(name, text, &host);
+    let outside = host.into_outside();
+    (checked.map(|it| Checked { outside: outside.clone(), ..it }), outside)
 }
 
 /// The configuration without a file: a provider for each dialect whose own variable holds a key, loopback only.
@@ -230,7 +254,15 @@ fn finish(
 ) -> Result<Checked, Complaints> {
     let (draft, logs, settings) = check::check(raw, &notes, surroundings);
     match settings.filter(|_| !notes.failed()) {
-        Some(settings) => Ok(Checked { draft, settings, logs, warnings: notes.into_list(), text, digest }),
+        Some(settings) => Ok(Checked {
+            draft,
+            settings,
+            logs,
+            warnings: notes.into_list(),
+            text,
+            digest,
+            outside: Vec::new(),
+        }),
         None => Err(Complaints::new(notes.into_list(), text)),
     }
 }

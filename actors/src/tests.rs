@@ -62,6 +62,9 @@ impl WorkerFacts for Workers {
     fn panics(&self) -> u64 {
         0
     }
+    fn handshakes(&self) -> Vec<(&'static str, u64)> {
+        vec![("full", 7)]
+    }
     fn draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }

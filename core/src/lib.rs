@@ -16,6 +16,7 @@ pub mod estimate;
 pub mod family;
 pub mod fault;
 pub mod health;
+pub mod ingress;
 pub mod limits;
 pub mod moment;
 pub mod quota;

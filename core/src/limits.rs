@@ -51,6 +51,11 @@ pub const DESCRIPTORS_RESERVED: usize = 128;
 pub const DESCRIPTORS_PER_SLOT: usize = 2;
 /// Bytes a slot holds beside its body and held reply: two heads, two buffers.
 pub const SLOT_BYTES: usize = 2 * HEAD_BYTES_MAX + 2 * EVENTS_HELD_BYTES_MAX;
+/// Bytes that TLS adds to a slot: a handshake message or the rest of a record on the way in, a record on the way out.
+pub const SLOT_TLS_BYTES: usize = 96 * 1024;
+/// TLS handshakes of clients that a worker does at once. Those of one turn of its loop, half a millisecond each, are
+/// what its running streams may have to wait for.
+pub const HANDSHAKES_MAX: usize = 128;
 /// Connections that wait in the kernel for a worker.
 pub const BACKLOG: i32 = 4_096;
 /// Pause after the process ran out of descriptors, so that accepting does not spin.
@@ -173,6 +178,8 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 pub const ERROR_REPLY_IDLE: Duration = Duration::from_secs(2);
 /// Idle time of a client connection.
 pub const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Time for a client's TLS handshake, from the connection on.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a request head, from its first byte.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a request body, from the end of its head.

@@ -19,6 +19,7 @@ pub use draft::{
 use crate::caller::CallerTable;
 use crate::estimate::EstimateCell;
 use crate::health::{AccountCell, KeyCell, PairCell, RetryBudget, RouteCell};
+use crate::ingress::Ingress;
 use crate::quota::QuotaCell;
 use crate::secret::Secret;
 
@@ -79,6 +80,8 @@ pub struct Snapshot {
     pub decompress: bool,
     /// Further request header names, lower case, that go upstream.
     pub forward_headers: Vec<Box<str>>,
+    /// How callers' connections are taken in.
+    pub ingress: Ingress,
     /// Moves after failures, shared by all calls of the process.
     pub retry_budget: Arc<RetryBudget>,
 }

@@ -15,6 +15,7 @@ use tidegate_wire::head::{HeadLimits, Parse, Refusal, RequestHead, ResponseHead}
 
 use crate::body::BodyLease;
 use crate::inbound::Source;
+use crate::ingress;
 use crate::path;
 use crate::worker::Worker;
 
@@ -78,10 +79,12 @@ pub(crate) async fn serve(worker: &Rc<Worker>, slot_number: u32, conn: Conn) {
         Poll::Ready(())
     })
     .await;
+    let client = conn.peer_addr();
+    let Some((conn, source)) = ingress::open(worker, conn).await else { return };
     let mut slot = Slot {
-        client: conn.peer_addr(),
+        client,
         conn,
-        source: Source::default(),
+        source,
         head: RequestHead::default(),
         body: Vec::new(),
         buffers: Buffers::default(),
@@ -94,7 +97,13 @@ pub(crate) async fn serve(worker: &Rc<Worker>, slot_number: u32, conn: Conn) {
                 linger(&slot.conn, &mut slot.source).await;
                 return;
             }
-            Incoming::Over => return,
+            Incoming::Over => {
+                // TLS tells an end from a cut. A plain one needs no word.
+                if slot.conn.resumed().is_some() {
+                    slot.conn.shutdown_write();
+                }
+                return;
+            }
         }
         let after = path::serve(worker, &mut slot).await;
         slot.shrink();

@@ -19,6 +19,7 @@ use tidegate_ring::{Conn, Listener, RingOptions};
 
 use crate::connection;
 use crate::plane::{Plane, Published, WorkerFacts};
+use crate::turns::Turns;
 use crate::upstream::Pools;
 
 /// What a worker is started with.
@@ -63,6 +64,7 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) pools: RefCell<Pools>,
     pub(crate) draw: RefCell<Draw>,
+    pub(crate) handshake_turns: Turns,
     published: RefCell<arc_swap::Cache<Arc<arc_swap::ArcSwap<Published>>, Arc<Published>>>,
     reports: RefCell<rtrb::Producer<Report>>,
     entries: RefCell<rtrb::Producer<Entry>>,
@@ -223,6 +225,7 @@ impl Worker {
             index,
             pools: RefCell::default(),
             draw: RefCell::new(draw),
+            handshake_turns: Turns::new(limits::HANDSHAKES_MAX),
             published,
             reports: RefCell::new(reports),
             entries: RefCell::new(entries),
@@ -300,7 +303,8 @@ impl Worker {
         self.slots.borrow_mut().tasks[slot as usize] = Some(waker.clone());
     }
 
-    fn facts(&self) -> &WorkerFacts {
+    /// What it tells about itself.
+    pub(crate) fn facts(&self) -> &WorkerFacts {
         self.plane.facts(self.index)
     }
 

@@ -58,9 +58,29 @@ impl Conn {
     /// # Errors
     /// The socket's, or the check of TLS that failed; `InvalidInput` for a connection that has TLS already.
     pub async fn accept_tls(conn: Conn, tls: &ServerTls) -> Result<Conn, ConnectError> {
+        Conn::accept_tls_after(conn, tls, b"").await
+    }
+
+    /// The same for a connection from which `received`, the beginning of the client's handshake, was read already.
+    ///
+    /// # Errors
+    /// As [`Conn::accept_tls`].
+    pub async fn accept_tls_after(
+        conn: Conn,
+        tls: &ServerTls,
+        received: &[u8],
+    ) -> Result<Conn, ConnectError> {
         match conn.layer {
-            Layer::Plain(plain) => TlsConn::accept(plain, tls).await.map(Conn::tls),
+            Layer::Plain(plain) => TlsConn::accept(plain, tls, received).await.map(Conn::tls),
             Layer::Tls(_) => Err(ConnectError::Io(io::ErrorKind::InvalidInput.into())),
+        }
+    }
+
+    /// Whether it has TLS, and if so, whether the handshake took up an earlier session.
+    pub fn resumed(&self) -> Option<bool> {
+        match &self.layer {
+            Layer::Plain(_) => None,
+            Layer::Tls(tls) => Some(tls.is_resumed()),
         }
     }
 

@@ -627,3 +627,26 @@ fn on_a_bad_network_an_end_without_error_means_all_of_it() {
     }
     assert!(whole.get() > 30 && cut.get() > 30, "{} whole, {} cut", whole.get(), cut.get());
 }
+
+#[test]
+fn what_was_read_before_the_handshake_belongs_to_it() {
+    on_every_arm(|| async {
+        let authority = Authority::new();
+        let (listener, addr) = listen();
+        let (client_tls, server_tls) = (authority.client(), authority.server());
+        let serving = async {
+            let conn = listener.accept().await.expect("accepted");
+            let hello = conn.recv().await.expect("the client's hello");
+            assert_eq!(conn.resumed(), None);
+            let conn = Conn::accept_tls_after(conn, &server_tls, &hello).await.expect("a handshake");
+            assert_eq!(conn.resumed(), Some(false));
+            conn.send(&[b"well met"]).await.expect("sent");
+        };
+        let calling = async {
+            let name = name("api.test");
+            let conn = Conn::connect_tls(addr, &client_tls, &name).await.expect("a handshake");
+            assert_eq!(&*conn.recv().await.expect("plaintext"), b"well met");
+        };
+        both(serving, calling).await;
+    });
+}

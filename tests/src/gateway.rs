@@ -311,6 +311,10 @@ impl WorkerFacts for Facts {
         self.plane.panics()
     }
 
+    fn handshakes(&self) -> Vec<(&'static str, u64)> {
+        self.plane.handshakes()
+    }
+
     fn draining(&self) -> bool {
         self.plane.is_draining()
     }

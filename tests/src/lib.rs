@@ -17,6 +17,7 @@ pub mod say;
 pub mod sdk;
 pub mod shell;
 pub mod time;
+pub mod tls;
 pub mod upstream;
 
 pub use client::{Client, Reply};

@@ -16,6 +16,8 @@ type List<T> = Vec<Field<T>>;
 pub(super) struct RawConfig {
     /// Address and port of the data listener. A loopback address unless there are virtual keys.
     pub(super) listen: Field<String>,
+    /// TLS on the data listener, which then serves nothing else.
+    pub(super) tls: Field<RawTls>,
     /// The listener for operators and probes.
     pub(super) admin: Field<RawAdmin>,
     /// The I/O driver. `auto` takes io_uring where the host allows it.
@@ -86,6 +88,19 @@ pub(super) enum RawLogFormat {
 pub(super) struct RawAccessLog {
     /// `stdout`, or a file that is appended to and opened anew on SIGUSR1. Relative to this file's folder.
     pub(super) to: Field<String>,
+}
+
+/// TLS on the data listener. The files are read again when they change.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(extend("additionalProperties" = false, "required" = ["cert_file", "key_file"]))]
+pub(super) struct RawTls {
+    /// PEM file with the gateway's certificate, then those that lead to a root.
+    pub(super) cert_file: Field<String>,
+    /// PEM file with the certificate's private key.
+    pub(super) key_file: Field<String>,
+    /// PEM file with authorities. With it every client must have a certificate of theirs.
+    pub(super) client_ca_file: Field<String>,
 }
 
 /// The listener for operators and probes.

@@ -32,6 +32,7 @@ impl Snapshot {
             access_log: draft.access_log,
             decompress: draft.decompress,
             forward_headers: draft.forward_headers.into_iter().map(String::into_boxed_str).collect(),
+            ingress: draft.ingress,
             retry_budget: previous.map_or_else(Default::default, |it| it.retry_budget.clone()),
         };
         for provider in draft.providers {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{DialectId, Reach, Timeouts};
 use crate::family::Families;
+use crate::ingress::Ingress;
 use crate::secret::Secret;
 
 /// Everything a [`super::Snapshot`] is built from.
@@ -26,6 +27,8 @@ pub struct Draft {
     pub decompress: bool,
     /// Further request header names, lower case, that go upstream.
     pub forward_headers: Vec<String>,
+    /// How callers' connections are taken in.
+    pub ingress: Ingress,
 }
 
 /// One upstream.

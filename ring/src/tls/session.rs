@@ -10,7 +10,7 @@ use std::io::{self, BufRead, IoSlice, Write};
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, Connection, HandshakeKind, ServerConfig, ServerConnection};
 
 /// Plaintext sealed in one step: exactly one full record, so that a waiting send holds little.
 pub(super) const STEP_BYTES: usize = 16 * 1024;
@@ -44,6 +44,11 @@ impl Session {
 
     pub(super) fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
+    }
+
+    /// Whether the handshake took up an earlier session.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.connection.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
     /// Whether the peer has said that nothing more will come (close_notify).
@@ -172,7 +177,6 @@ impl<'a> Rest<'a> {
 mod tests {
     use super::*;
     use crate::tls::{ClientTls, Roots, ServerTls, TlsCheck};
-    use rustls::HandshakeKind;
 
     fn pair() -> (Session, Session) {
         let (client, server) = settings();

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use tidegate_core::limits::{CLASSES_MAX, PROVIDERS_MAX};
 use tidegate_core::snapshot::{AccountDraft, ClassDraft, OriginDraft, ProviderDraft, Reach, Timeouts};
 use tidegate_providers::Dialect;
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
 use super::Check;
 use super::timeouts::DEFAULTS;
@@ -122,24 +120,11 @@ impl Check<'_> {
     }
 
     fn certificates(&self, field: &Field<String>, tls: bool) -> Option<Arc<[u8]>> {
-        let (path, spot) = self.text(field)?;
+        let (_, spot) = field.given()?;
         if !tls {
             self.notes.warning(spot, "`ca_file` says nothing without TLS", None);
         }
-        let content = match self.surroundings.file(&path) {
-            Ok(content) => content,
-            Err(error) => {
-                self.notes.error(spot, format!("cannot read `{path}`: {error}"), None);
-                return None;
-            }
-        };
-        let certificates: Result<Vec<CertificateDer<'_>>, _> =
-            CertificateDer::pem_slice_iter(&content).collect();
-        if certificates.is_ok_and(|it| !it.is_empty()) {
-            return Some(content.into());
-        }
-        self.notes.error(spot, format!("`{path}` holds no certificate in PEM form"), None);
-        None
+        self.certificate_file(field).map(|it| it.pem)
     }
 
     /// The operator's classes, then the known ones that he did not restate. The last takes every model.
