@@ -150,6 +150,10 @@ impl WorkerFacts for Facts {
         self.plane.handshakes()
     }
 
+    fn proxy_headers_refused(&self) -> u64 {
+        self.plane.proxy_headers_refused()
+    }
+
     fn draining(&self) -> bool {
         self.plane.is_draining()
     }

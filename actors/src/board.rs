@@ -56,6 +56,8 @@ pub trait WorkerFacts: Send + Sync {
     fn panics(&self) -> u64;
     /// TLS handshakes of callers so far, by how they ended.
     fn handshakes(&self) -> Vec<(&'static str, u64)>;
+    /// Connections of trusted proxies that did not begin with a good PROXY header so far.
+    fn proxy_headers_refused(&self) -> u64;
     /// Shutting down: no new work.
     fn draining(&self) -> bool;
 }

@@ -120,7 +120,7 @@ impl Checked {
             &notes,
             (listen, Spot::default()),
             (self.settings.admin.listen, Spot::default()),
-            check::Shelter { open: self.draft.callers.is_empty(), plain: self.draft.ingress.tls.is_none() },
+            check::Shelter::of(&self.draft),
         );
         if notes.failed() {
             return Err(Complaints::new(notes.into_list(), "".into()));

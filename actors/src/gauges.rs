@@ -94,7 +94,15 @@ fn of_process(board: &Board, r: &mut Registry) {
 }
 
 fn of_ingress(board: &Board, r: &mut Registry) {
-    let Some(tls) = &board.snapshot.load().ingress.tls else { return };
+    let snapshot = board.snapshot.load();
+    if snapshot.ingress.proxy_protocol {
+        let refused: Counter = Counter::default();
+        refused.inc_by(board.workers.proxy_headers_refused());
+        let help =
+            "Connections of trusted proxies that did not begin with a good PROXY header since the start";
+        r.register("proxy_headers_refused", help, refused);
+    }
+    let Some(tls) = &snapshot.ingress.tls else { return };
     let left_s = tls.expires_s.cast_signed() - (wall_ms() / 1000).cast_signed();
     let left = Whole::default();
     left.set(left_s);

@@ -65,6 +65,9 @@ impl WorkerFacts for Workers {
     fn handshakes(&self) -> Vec<(&'static str, u64)> {
         vec![("full", 7)]
     }
+    fn proxy_headers_refused(&self) -> u64 {
+        3
+    }
     fn draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -182,6 +185,7 @@ pub(crate) fn call_report(revision: u64) -> CallReport {
     CallReport {
         revision,
         caller: None,
+        source: None,
         provider: Some(ProviderId(0)),
         account: Some((AccountId(0), ClassId(0))),
         end: CallEnd::Complete,

@@ -4,12 +4,17 @@
 use std::sync::Arc;
 
 use crate::secret::Secret;
+use crate::source::TrustedProxies;
 
 /// How callers' connections are taken in.
 #[derive(Clone, Debug, Default)]
 pub struct Ingress {
     /// TLS, and nothing but TLS, on the data port.
     pub tls: Option<IngressTls>,
+    /// Trusted proxies begin each connection with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Whose word about the source of a call is taken.
+    pub trusted_proxies: TrustedProxies,
 }
 
 /// Who the data port is, and whom it asks to prove who they are.

@@ -24,6 +24,7 @@ pub mod report;
 pub mod route;
 pub mod secret;
 pub mod snapshot;
+pub mod source;
 mod sync;
 pub mod usage;
 pub mod verdict;

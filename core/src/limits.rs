@@ -56,6 +56,10 @@ pub const SLOT_TLS_BYTES: usize = 96 * 1024;
 /// TLS handshakes of clients that a worker does at once. Those of one turn of its loop, half a millisecond each, are
 /// what its running streams may have to wait for.
 pub const HANDSHAKES_MAX: usize = 128;
+/// Bytes of a PROXY header, with all that its sender adds to the addresses.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4 * 1024;
+/// Networks of trusted proxies.
+pub const TRUSTED_PROXIES_MAX: usize = 256;
 /// Connections that wait in the kernel for a worker.
 pub const BACKLOG: i32 = 4_096;
 /// Pause after the process ran out of descriptors, so that accepting does not spin.
@@ -178,7 +182,7 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 pub const ERROR_REPLY_IDLE: Duration = Duration::from_secs(2);
 /// Idle time of a client connection.
 pub const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-/// Time for a client's TLS handshake, from the connection on.
+/// Time for a PROXY header and a client's TLS handshake, from the connection on.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a request head, from its first byte.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -208,6 +212,7 @@ pub const VIRTUAL_KEY_CHARS_MIN: usize = 32;
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());
 const _: () = assert!(HEAD_BYTES_MAX <= u16::MAX as usize, "fields are u16 ranges into their head");
 const _: () = assert!(HEAD_BYTES_MAX + RECV_BUFFER_BYTES <= EVENTS_HELD_BYTES_MAX * 2);
+const _: () = assert!(PROXY_HEADER_BYTES_MAX <= RECV_BUFFER_BYTES);
 const _: () = assert!(BODY_BYTES_MAX.is_multiple_of(BODY_STEP_BYTES));
 const _: () = assert!(MODEL_NAME_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(ACCESS_TRIES_MAX >= 2, "the first try and the last");

@@ -2,7 +2,6 @@
 //! connection is kept, when it idles too long, and how what is left of a refused request is taken off the line.
 
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -15,7 +14,7 @@ use tidegate_wire::head::{HeadLimits, Parse, Refusal, RequestHead, ResponseHead}
 
 use crate::body::BodyLease;
 use crate::inbound::Source;
-use crate::ingress;
+use crate::ingress::{self, Client, Opened};
 use crate::path;
 use crate::worker::Worker;
 
@@ -25,8 +24,8 @@ const HEAD_LIMITS: HeadLimits =
 /// What a connection owns for the requests it carries, one at a time.
 pub(crate) struct Slot {
     pub(crate) conn: Conn,
-    /// The other end, as it was when the connection began.
-    pub(crate) client: Option<SocketAddr>,
+    /// Who is at the other end.
+    pub(crate) client: Client,
     pub(crate) source: Source,
     pub(crate) head: RequestHead,
     pub(crate) body: Vec<u8>,
@@ -79,11 +78,10 @@ pub(crate) async fn serve(worker: &Rc<Worker>, slot_number: u32, conn: Conn) {
         Poll::Ready(())
     })
     .await;
-    let client = conn.peer_addr();
-    let Some((conn, source)) = ingress::open(worker, conn).await else { return };
+    let Some(Opened { conn, client, source }) = ingress::open(worker, conn).await else { return };
     let mut slot = Slot {
-        client,
         conn,
+        client,
         source,
         head: RequestHead::default(),
         body: Vec::new(),

@@ -84,6 +84,7 @@ pub struct WorkerFacts {
     pub(crate) reports_dropped: Arc<AtomicU64>,
     pub(crate) entries_dropped: Arc<AtomicU64>,
     pub(crate) handshakes: Handshakes,
+    pub(crate) proxy_headers_refused: AtomicU64,
 }
 
 impl Plane {
@@ -177,6 +178,11 @@ impl Plane {
     pub fn handshakes(&self) -> Vec<(&'static str, u64)> {
         let sum = |end| self.workers.iter().map(|it| it.handshakes.of(end)).sum();
         HandshakeEnd::ALL.into_iter().map(|end| (end.name(), sum(end))).collect()
+    }
+
+    /// Connections of trusted proxies that did not begin with a good PROXY header in time, of all workers.
+    pub fn proxy_headers_refused(&self) -> u64 {
+        self.workers.iter().map(|it| it.proxy_headers_refused.load(Ordering::Relaxed)).sum()
     }
 
     /// Requests that ended in a panic, of all workers.

@@ -9,7 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tidegate_actors::{Checked, ConfigOrigin, ControlPlane, Totals, Wiring, WorkerFacts};
-use tidegate_core::Snapshot;
+use tidegate_core::report::CallReport;
+use tidegate_core::{Report, Snapshot};
 use tidegate_gateway::{IoChoice, Launch, Launched, Plane};
 use tokio::sync::mpsc;
 
@@ -95,6 +96,20 @@ impl Gateway {
     /// What the workers share.
     pub fn plane(&self) -> &Plane {
         &self.plane
+    }
+
+    /// What the workers reported of calls since the last look; of a gateway without a control plane, which takes them.
+    pub fn calls(&mut self) -> Vec<CallReport> {
+        let rings = self.launched.iter_mut().flat_map(|it| &mut it.reports);
+        let mut calls = Vec::new();
+        for ring in rings {
+            while let Ok(report) = ring.pop() {
+                if let Report::Call(call) = report {
+                    calls.push(call);
+                }
+            }
+        }
+        calls
     }
 
     /// The control plane of a gateway that was started with one.
@@ -313,6 +328,10 @@ impl WorkerFacts for Facts {
 
     fn handshakes(&self) -> Vec<(&'static str, u64)> {
         self.plane.handshakes()
+    }
+
+    fn proxy_headers_refused(&self) -> u64 {
+        self.plane.proxy_headers_refused()
     }
 
     fn draining(&self) -> bool {

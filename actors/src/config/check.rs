@@ -84,8 +84,10 @@ pub(super) fn check(
         forward_headers: check.forward_headers(&raw.forward_headers),
         ingress: check.ingress(raw),
     };
-    let shelter =
-        Shelter { open: raw.virtual_keys.value().is_none_or(Vec::is_empty), plain: raw.tls.is_absent() };
+    let shelter = Shelter {
+        open: raw.virtual_keys.value().is_none_or(Vec::is_empty),
+        plain: raw.tls.is_absent() && draft.ingress.trusted_proxies.is_empty(),
+    };
     let settings = check.settings(raw, shelter);
     (draft, logs, settings)
 }
@@ -259,8 +261,19 @@ impl Check<'_> {
 pub(super) struct Shelter {
     /// There are no virtual keys.
     pub(super) open: bool,
-    /// There is no TLS.
+    /// There is no TLS, nor a proxy in front that may end it.
     pub(super) plain: bool,
+}
+
+impl Shelter {
+    /// That of a draft without mistakes.
+    pub(super) fn of(draft: &Draft) -> Shelter {
+        let ingress = &draft.ingress;
+        Shelter {
+            open: draft.callers.is_empty(),
+            plain: ingress.tls.is_none() && ingress.trusted_proxies.is_empty(),
+        }
+    }
 }
 
 /// The rules that bind the two listeners and what shelters the data port.
@@ -279,7 +292,8 @@ pub(super) fn judge_listeners(
         );
     }
     if !shelter.open && shelter.plain && !listen.ip().is_loopback() {
-        let hint = "give `tls` a certificate and its key";
+        let hint =
+            "give `tls` a certificate, or leave it to a proxy in front and name that in `trusted_proxies`";
         notes.warning(spot, "virtual keys and prompts cross the network without TLS", hint.to_owned());
     }
     let same_host = listen.ip() == admin.ip() || listen.ip().is_unspecified() || admin.ip().is_unspecified();

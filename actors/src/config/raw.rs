@@ -18,6 +18,11 @@ pub(super) struct RawConfig {
     pub(super) listen: Field<String>,
     /// TLS on the data listener, which then serves nothing else.
     pub(super) tls: Field<RawTls>,
+    /// Trusted proxies begin each connection with a PROXY header, version 1 or 2, that says whose it is.
+    pub(super) proxy_protocol: Field<bool>,
+    /// Addresses and networks of the proxies in front: whose PROXY header, `X-Forwarded-For` and `Forwarded` are
+    /// believed.
+    pub(super) trusted_proxies: Field<List<String>>,
     /// The listener for operators and probes.
     pub(super) admin: Field<RawAdmin>,
     /// The I/O driver. `auto` takes io_uring where the host allows it.

@@ -1,10 +1,13 @@
-//! `tls` of the listener: a certificate that can be shown, the key that belongs to it, whom clients must be
-//! known to.
+//! `tls`, `proxy_protocol` and `trusted_proxies`: a certificate that can be shown, the key that belongs to it, whom
+//! clients must be known to, and whose word about the source of a call is taken.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tidegate_core::Secret;
 use tidegate_core::ingress::{Ingress, IngressTls};
+use tidegate_core::limits::TRUSTED_PROXIES_MAX;
+use tidegate_core::source::{Network, TrustedProxies};
 use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -28,7 +31,55 @@ pub(super) struct Certificates {
 impl Check<'_> {
     /// How callers' connections are taken in. Without what is wrong, which was complained about.
     pub(super) fn ingress(&self, raw: &RawConfig) -> Ingress {
-        Ingress { tls: raw.tls.given().and_then(|(tls, spot)| self.tls(tls, spot)) }
+        let proxy_protocol = raw.proxy_protocol.given();
+        let networks = self.networks(&raw.trusted_proxies);
+        if let Some((true, spot)) = proxy_protocol
+            && networks.is_empty()
+            && !matches!(raw.trusted_proxies, Field::Broken(_))
+        {
+            let hint = "name the addresses of the load balancers in `trusted_proxies`".to_owned();
+            self.notes.error(spot, "nobody is trusted to send a PROXY header", hint);
+        }
+        Ingress {
+            tls: raw.tls.given().and_then(|(tls, spot)| self.tls(tls, spot)),
+            proxy_protocol: proxy_protocol.is_some_and(|it| *it.0),
+            trusted_proxies: TrustedProxies::new(networks),
+        }
+    }
+
+    fn networks(&self, field: &Field<Vec<Field<String>>>) -> Vec<Network> {
+        let Some((list, spot)) = field.given() else { return Vec::new() };
+        self.bounded(list.len(), TRUSTED_PROXIES_MAX, "trusted proxies", spot);
+        list.iter().filter_map(|it| self.network(it)).collect()
+    }
+
+    /// An address, or a network as `address/bits`.
+    fn network(&self, field: &Field<String>) -> Option<Network> {
+        let (text, spot) = self.text(field)?;
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits)),
+            None => (text.as_str(), None),
+        };
+        let address = address.parse::<IpAddr>().ok();
+        let bits = bits.map(|it| it.parse::<u8>().ok());
+        let network = match (address, bits) {
+            (Some(address), None) => Some(Network::only(address.to_canonical())),
+            (Some(address), Some(Some(bits))) => Network::new(address, bits),
+            _ => None,
+        };
+        match &network {
+            Some(network) if network.is_everything() => {
+                let hint = "name the proxies alone: others can say that they are anybody".to_owned();
+                self.notes.warning(spot, format!("`{text}` trusts everybody"), hint);
+            }
+            Some(_) => {}
+            None => {
+                let hint =
+                    "for example 192.0.2.7 or 10.0.0.0/8, with no bit set behind the prefix".to_owned();
+                self.notes.error(spot, format!("`{text}` is neither an address nor a network"), hint);
+            }
+        }
+        network
     }
 
     fn tls(&self, raw: &RawTls, spot: Spot) -> Option<IngressTls> {

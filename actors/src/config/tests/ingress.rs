@@ -120,3 +120,46 @@ fn a_wide_listener_without_tls_is_warned_of() {
     let text = format!("listen: 0.0.0.0:4000\ntls: {{ cert_file: cert, key_file: key }}\n{providers}\n");
     assert!(check("t.yaml", &text, &host()).is_err());
 }
+
+#[test]
+fn proxies_in_front() {
+    let providers = "providers: { p: { kind: anthropic, keys: [{ name: k, value: \"${env:ACME_1}\" }] } }";
+    let check_ingress = |ingress: &str| check("t.yaml", &format!("{ingress}\n{providers}\n"), &host());
+    let good =
+        "trusted_proxies: [10.0.0.0/8, \"fd00::/8\", 192.0.2.7, \"::ffff:192.0.2.8\"]\nproxy_protocol: true";
+    let checked = check_ingress(good).unwrap_or_else(|it| panic!("{it}"));
+    assert_eq!(checked.warnings, []);
+    let ingress = checked.draft.ingress;
+    assert!(ingress.proxy_protocol);
+    for (address, expect) in [
+        ("10.9.9.9", true),
+        ("192.0.2.7", true),
+        ("192.0.2.8", true),
+        ("fd12::1", true),
+        ("192.0.2.9", false),
+    ] {
+        assert_eq!(ingress.trusted_proxies.trusts(address.parse().expect("an address")), expect, "{address}");
+    }
+    for (ingress, expect) in [
+        ("proxy_protocol: true", "1:17 nobody is trusted to send a PROXY header"),
+        ("proxy_protocol: true\ntrusted_proxies: []", "1:17 nobody is trusted"),
+        ("trusted_proxies: [10.0.0.1/8]", "1:19 `10.0.0.1/8` is neither an address nor a network"),
+        ("trusted_proxies: [10.0.0.0/33]", "1:19 `10.0.0.0/33` is neither"),
+        ("trusted_proxies: [10.0.0.0/]", "1:19 `10.0.0.0/` is neither"),
+        ("trusted_proxies: [proxy.example]", "1:19 `proxy.example` is neither"),
+    ] {
+        let complaints = check_ingress(ingress).expect_err(ingress);
+        let [only] = complaints.list() else { panic!("{ingress}: {complaints}") };
+        let place = only.place.as_ref().map_or(String::new(), |it| format!("{}:{}", it.line, it.column));
+        assert!(
+            format!("{place} {}", only.message).starts_with(expect),
+            "{ingress}: {place} {}",
+            only.message
+        );
+    }
+    let everybody = check_ingress("trusted_proxies: [0.0.0.0/0]").expect("a warning only");
+    assert_eq!(everybody.warnings[0].message, "`0.0.0.0/0` trusts everybody");
+    // Behind a proxy that may end TLS, a plain listener is nobody's slip.
+    let wide = "listen: 0.0.0.0:4000\ntrusted_proxies: [10.0.0.0/8]\nvirtual_keys: [{ name: t, key: \"${env:TEAM_CHAT}\" }]";
+    assert_eq!(check_ingress(wide).expect("a good file").warnings, []);
+}
