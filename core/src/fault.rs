@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::verdict::TlsFailure;
+
 /// Who has to act for the call to succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Blame {
@@ -80,6 +82,8 @@ pub enum FaultKind {
     UpstreamFailed,
     /// A deadline of the upstream passed.
     UpstreamTimedOut,
+    /// The upstream could not be spoken to over TLS; it is never spoken to without.
+    UpstreamTls(TlsFailure),
 }
 
 /// A failure of one call, ready to be answered.
@@ -131,7 +135,9 @@ impl FaultKind {
             AccountsOut | NoUsableKey | Redirected | SplicedModelUnknown | StateAccountUnknown => {
                 Blame::Operator
             }
-            QuotasResting | RoutesOverloaded | UpstreamFailed | UpstreamTimedOut => Blame::Provider,
+            QuotasResting | RoutesOverloaded | UpstreamFailed | UpstreamTimedOut | UpstreamTls(_) => {
+                Blame::Provider
+            }
         }
     }
 
@@ -148,7 +154,7 @@ impl FaultKind {
             CodedBody => 415,
             CallerRequestLimit | CallerTokenLimit | QuotasResting => 429,
             Internal => 500,
-            Redirected | SplicedModelUnknown | UpstreamFailed => 502,
+            Redirected | SplicedModelUnknown | UpstreamFailed | UpstreamTls(_) => 502,
             AccountsOut | NoUsableKey | Overloaded | ShuttingDown => 503,
             UpstreamTimedOut => 504,
             RoutesOverloaded => 529,
@@ -182,6 +188,12 @@ impl FaultKind {
             StateAccountUnknown => "state_account_unknown",
             UpstreamFailed => "upstream_failed",
             UpstreamTimedOut => "upstream_timed_out",
+            UpstreamTls(TlsFailure::Expired) => "upstream_tls_expired",
+            UpstreamTls(TlsFailure::WrongName) => "upstream_tls_wrong_name",
+            UpstreamTls(TlsFailure::UnknownIssuer) => "upstream_tls_unknown_issuer",
+            UpstreamTls(TlsFailure::Truncated) => "upstream_tls_truncated",
+            UpstreamTls(TlsFailure::Protocol) => "upstream_tls_protocol",
+            UpstreamTls(TlsFailure::Unverified) => "upstream_tls_unverified",
         }
     }
 }

@@ -52,7 +52,24 @@ pub enum TargetFailure {
     /// Nothing came before a deadline.
     Silence,
     /// The certificate or handshake was not acceptable.
-    Tls,
+    Tls(TlsFailure),
+}
+
+/// The check of TLS that an upstream did not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TlsFailure {
+    /// Its certificate is outside of its period of validity.
+    Expired,
+    /// Its certificate is for another name.
+    WrongName,
+    /// No root that is trusted vouches for its certificate; an intermediate certificate may be missing.
+    UnknownIssuer,
+    /// It ended the connection before the handshake was complete.
+    Truncated,
+    /// It does not speak TLS, or not as this gateway does.
+    Protocol,
+    /// Anything else that keeps it from being verified.
+    Unverified,
 }
 
 impl Verdict {
@@ -72,7 +89,14 @@ impl Verdict {
             Verdict::TargetFailed(TargetFailure::Cut) => "failed_cut",
             Verdict::TargetFailed(TargetFailure::Silence) => "failed_silence",
             Verdict::TargetFailed(TargetFailure::Status(_)) => "failed_status",
-            Verdict::TargetFailed(TargetFailure::Tls) => "failed_tls",
+            Verdict::TargetFailed(TargetFailure::Tls(failure)) => match failure {
+                TlsFailure::Expired => "failed_tls_expired",
+                TlsFailure::WrongName => "failed_tls_wrong_name",
+                TlsFailure::UnknownIssuer => "failed_tls_unknown_issuer",
+                TlsFailure::Truncated => "failed_tls_truncated",
+                TlsFailure::Protocol => "failed_tls_protocol",
+                TlsFailure::Unverified => "failed_tls_unverified",
+            },
         }
     }
 }

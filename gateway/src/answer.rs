@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use tidegate_core::fault::{Fault, FaultKind, Retry};
+use tidegate_core::verdict::TlsFailure;
 use tidegate_providers::{CONTENT_TYPE_JSON, Dialect};
 use tidegate_wire::head::Refusal;
 
@@ -188,6 +189,14 @@ fn message(kind: FaultKind, detail: Option<&str>) -> String {
         }
         UpstreamFailed => "The provider failed or broke off.",
         UpstreamTimedOut => "The provider did not answer in time.",
+        UpstreamTls(failure) => match failure {
+            TlsFailure::Expired => "The provider's certificate has expired, or is not valid yet.",
+            TlsFailure::WrongName => "The provider's certificate is for another name.",
+            TlsFailure::UnknownIssuer => "The provider's certificate is of an authority that is not trusted.",
+            TlsFailure::Truncated => "The provider broke off the TLS handshake.",
+            TlsFailure::Protocol => "The provider does not speak TLS as it should.",
+            TlsFailure::Unverified => "The provider could not be verified.",
+        },
     };
     match detail {
         Some(detail) => format!("{}: {detail}", text.trim_end_matches('.')),

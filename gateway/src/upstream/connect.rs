@@ -2,10 +2,10 @@
 //! (the control plane publishes addresses) and never falls back from TLS to plain.
 
 use tidegate_core::snapshot::Provider;
-use tidegate_core::verdict::TargetFailure;
+use tidegate_core::verdict::{TargetFailure, TlsFailure};
 use tidegate_core::{Moment, Verdict, limits};
 use tidegate_ring::Conn;
-use tidegate_ring::tls::ConnectError;
+use tidegate_ring::tls::{ConnectError, TlsCheck};
 
 use super::Upstream;
 use crate::inbound::Source;
@@ -52,7 +52,8 @@ async fn connect(
     let origin = &provider.origin;
     if origin.tls && transport.is_none() {
         // Never plain where TLS is configured, whatever else went wrong.
-        return Err(ConnectFailure { failure: TargetFailure::Tls, detail: "no TLS transport".into() });
+        let failure = TargetFailure::Tls(TlsFailure::Unverified);
+        return Err(ConnectFailure { failure, detail: "no TLS transport".into() });
     }
     let addresses = origin.addresses.load_full();
     let mut last =
@@ -76,10 +77,21 @@ async fn connect(
             Err(ConnectError::Tls { check, detail }) => {
                 // Another address of the same name has the same certificate.
                 let detail = format!("{address}: {check:?}: {detail}");
-                return Err(ConnectFailure { failure: TargetFailure::Tls, detail });
+                return Err(ConnectFailure { failure: TargetFailure::Tls(failure_of(check)), detail });
             }
             Err(ConnectError::Io(error)) => last.detail = format!("{address}: {error}"),
         }
     }
     Err(last)
+}
+
+fn failure_of(check: TlsCheck) -> TlsFailure {
+    match check {
+        TlsCheck::Expired => TlsFailure::Expired,
+        TlsCheck::WrongName => TlsFailure::WrongName,
+        TlsCheck::UnknownIssuer => TlsFailure::UnknownIssuer,
+        TlsCheck::Truncated => TlsFailure::Truncated,
+        TlsCheck::Protocol => TlsFailure::Protocol,
+        TlsCheck::NoCertificate | TlsCheck::Other => TlsFailure::Unverified,
+    }
 }
