@@ -10,6 +10,7 @@ mod complaint;
 mod duration;
 mod field;
 mod logs;
+mod proxy;
 mod raw;
 mod reader;
 mod secrets;
@@ -268,7 +269,7 @@ fn finish(
 }
 
 /// Fields whose value is a secret.
-const SECRET_FIELDS: [&str; 3] = ["value", "key", "token"];
+const SECRET_FIELDS: [&str; 4] = ["value", "key", "token", "proxy"];
 
 /// The text with every literal secret in it as stars of the same length, so that snippets keep their columns.
 fn mask(text: &str, tree: &Node) -> String {
@@ -306,6 +307,10 @@ fn collect_secrets(node: &Node, secret: bool, out: &mut HashMap<u32, Vec<u32>>) 
         Shape::Map(map) => {
             for (key, value) in map {
                 let named = matches!(&key.shape, Shape::Text(name) if SECRET_FIELDS.contains(&name.as_str()));
+                // The URL of a proxy is a secret where credentials stand in it.
+                let harmless = matches!((&key.shape, &value.shape),
+                    (Shape::Text(name), Shape::Text(url)) if name == "proxy" && !url.contains('@'));
+                let named = named && !harmless;
                 collect_secrets(value, named, out);
             }
         }

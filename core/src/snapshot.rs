@@ -7,6 +7,7 @@
 
 mod build;
 mod draft;
+mod proxy;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,8 @@ pub use draft::{
     AccountDraft, CallerDraft, CallerLimits, ClassDraft, Draft, KeyDraft, ModelDraft, OriginDraft,
     ProviderDraft, QuotaLimits, TargetDraft,
 };
+
+pub use proxy::ForwardProxy;
 
 use crate::caller::CallerTable;
 use crate::estimate::EstimateCell;
@@ -153,8 +156,27 @@ pub struct Origin {
     pub ca_pem: Option<Arc<[u8]>>,
     /// Which addresses the name may resolve to.
     pub reach: Reach,
-    /// Addresses as last resolved, written by the control plane.
+    /// The proxy that connections to it go through.
+    pub proxy: Option<ForwardProxy>,
+    /// Addresses of [`Origin::dialed`] as last resolved, written by the control plane.
     pub addresses: Arc<AddressCell>,
+}
+
+impl Origin {
+    /// Whom a connection is made to, and which addresses that may have: the proxy where there is one, which then looks up
+    /// the origin's name by itself.
+    pub fn dialed(&self) -> (&Arc<str>, u16, Reach) {
+        match &self.proxy {
+            Some(proxy) => (&proxy.host, proxy.port, proxy.reach),
+            None => (&self.host, self.port, self.reach),
+        }
+    }
+
+    /// `host:port`, as a proxy is asked for it.
+    pub fn connect_target(&self) -> String {
+        let Origin { host, port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
 }
 
 /// Which addresses an origin may have. Link-local and metadata addresses are never allowed.

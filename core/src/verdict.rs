@@ -49,6 +49,8 @@ pub enum TargetFailure {
     Cut,
     /// The provider answered with this 5xx status or an in-stream error of that meaning.
     Status(u16),
+    /// The proxy in front of it made no tunnel.
+    Proxy(ProxyFailure),
     /// Nothing came before a deadline.
     Silence,
     /// The certificate or handshake was not acceptable.
@@ -72,6 +74,21 @@ pub enum TlsFailure {
     Unverified,
 }
 
+/// Why a proxy made no tunnel to an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProxyFailure {
+    /// No connection to the proxy itself could be made.
+    Unreachable,
+    /// It does not take the credentials, or asks for some (407).
+    Credentials,
+    /// It refuses to connect there.
+    Refused,
+    /// It could not reach the upstream.
+    OriginUnreached,
+    /// It broke off, or what it said is not HTTP.
+    Broken,
+}
+
 impl Verdict {
     /// A stable machine-readable name, for logs and metrics.
     pub const fn code(self) -> &'static str {
@@ -87,6 +104,13 @@ impl Verdict {
             Verdict::Success => "success",
             Verdict::TargetFailed(TargetFailure::Connect) => "failed_connect",
             Verdict::TargetFailed(TargetFailure::Cut) => "failed_cut",
+            Verdict::TargetFailed(TargetFailure::Proxy(failure)) => match failure {
+                ProxyFailure::Unreachable => "failed_proxy_unreachable",
+                ProxyFailure::Credentials => "failed_proxy_credentials",
+                ProxyFailure::Refused => "failed_proxy_refused",
+                ProxyFailure::OriginUnreached => "failed_proxy_origin_unreached",
+                ProxyFailure::Broken => "failed_proxy_broken",
+            },
             Verdict::TargetFailed(TargetFailure::Silence) => "failed_silence",
             Verdict::TargetFailed(TargetFailure::Status(_)) => "failed_status",
             Verdict::TargetFailed(TargetFailure::Tls(failure)) => match failure {

@@ -5,6 +5,7 @@ mod connect;
 mod pool;
 mod reply;
 mod upload;
+mod tunnel;
 
 pub(crate) use connect::checkout;
 pub(crate) use pool::Pools;

@@ -48,8 +48,19 @@ impl Conn {
         tls: &ClientTls,
         name: &ServerName,
     ) -> Result<Conn, ConnectError> {
-        let plain = Plain::connect(addr).await?;
-        TlsConn::connect(plain, tls, name).await.map(Conn::tls)
+        Conn::start_tls(Conn::connect(addr).await?, tls, name).await
+    }
+
+    /// Shakes hands over TLS on a connection that is there already, through a tunnel say, and of which all that was
+    /// received has been read. Otherwise as [`Conn::connect_tls`].
+    ///
+    /// # Errors
+    /// The socket's, or the check of TLS that failed; `InvalidInput` for a connection that has TLS already.
+    pub async fn start_tls(conn: Conn, tls: &ClientTls, name: &ServerName) -> Result<Conn, ConnectError> {
+        match conn.layer {
+            Layer::Plain(plain) => TlsConn::connect(plain, tls, name).await.map(Conn::tls),
+            Layer::Tls(_) => Err(ConnectError::Io(io::ErrorKind::InvalidInput.into())),
+        }
     }
 
     /// Shakes hands as the server of an accepted connection, of which nothing was read yet. The caller sets a deadline

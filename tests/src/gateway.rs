@@ -285,8 +285,9 @@ fn wiring(origin: ConfigOrigin, checked: Checked, initial: Arc<Snapshot>, launch
 fn publish_literals(snapshot: &Snapshot) {
     for provider in &snapshot.providers {
         let origin = &provider.origin;
-        let address: IpAddr = origin.host.parse().expect("tests name upstreams by address");
-        origin.addresses.publish(vec![SocketAddr::new(address, origin.port)]);
+        let (host, port, _) = origin.dialed();
+        let address: IpAddr = host.parse().expect("tests name whom they connect to by address");
+        origin.addresses.publish(vec![SocketAddr::new(address, port)]);
     }
 }
 

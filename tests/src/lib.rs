@@ -13,6 +13,7 @@ pub mod openai;
 pub mod page;
 pub mod program;
 pub mod provider;
+pub mod proxy;
 pub mod say;
 pub mod sdk;
 pub mod shell;

@@ -2,6 +2,7 @@
 //! masking, the schema.
 
 mod ingress;
+mod proxies;
 
 use std::time::Duration;
 

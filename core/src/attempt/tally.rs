@@ -153,6 +153,7 @@ fn later(kind: FaultKind, soonest: Moment, now: Moment) -> Fault {
 fn kind_of(failure: TargetFailure) -> FaultKind {
     match failure {
         TargetFailure::Silence => FaultKind::UpstreamTimedOut,
+        TargetFailure::Proxy(failure) => FaultKind::UpstreamProxy(failure),
         TargetFailure::Tls(failure) => FaultKind::UpstreamTls(failure),
         TargetFailure::Connect | TargetFailure::Cut | TargetFailure::Status(_) => FaultKind::UpstreamFailed,
     }

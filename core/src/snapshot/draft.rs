@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{DialectId, Reach, Timeouts};
+use super::{DialectId, ForwardProxy, Reach, Timeouts};
 use crate::family::Families;
 use crate::ingress::Ingress;
 use crate::secret::Secret;
@@ -67,6 +67,8 @@ pub struct OriginDraft {
     pub ca_pem: Option<Arc<[u8]>>,
     /// Which addresses are allowed.
     pub reach: Reach,
+    /// The proxy that connections to it go through.
+    pub proxy: Option<ForwardProxy>,
 }
 
 /// A model class and the limits an operator gave for it.
