@@ -163,8 +163,8 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Whom a connection is made to, and which addresses that may have: the proxy where there is one, which then looks up
-    /// the origin's name by itself.
+    /// Whom a connection is made to, and which addresses that may have: the proxy where there is one, which then looks
+    /// up the origin's name by itself.
     pub fn dialed(&self) -> (&Arc<str>, u16, Reach) {
         match &self.proxy {
             Some(proxy) => (&proxy.host, proxy.port, proxy.reach),

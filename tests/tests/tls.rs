@@ -13,7 +13,7 @@ use tidegate_tests::client::{Client, joined, messages};
 use tidegate_tests::messages as protocol;
 use tidegate_tests::time::{now, pause_ms, wait_for};
 use tidegate_tests::tls::{Authority, Identity, Trust};
-use tidegate_tests::upstream::{Upstream, good, paced};
+use tidegate_tests::upstream::{Step, Upstream, good, paced};
 use tidegate_tests::{Gateway, IoChoice, Setup, both_drivers};
 
 /// What begins a handshake of 512 bytes, of which no more than this comes.
@@ -276,8 +276,51 @@ both_drivers! {
         let gateway = fixture.start(Setup::new(driver), "");
         let mut silent = Client::connect(gateway.address());
         wait_for("it is in", Duration::from_secs(5), || gateway.plane().connections() == 1);
+        let mut idle = Client::connect_tls(gateway.address(), &fixture.trust());
+        call(&mut idle);
         gateway.plane().drain();
         assert!(silent.is_closed_within(Duration::from_secs(3)));
+        // An idle connection is told that nothing was cut.
+        assert_eq!(idle.try_reply(false).err().as_deref(), Some("closed before the end of a head: \"\""));
+    }
+
+    /// A caller who leaves while the provider thinks is noticed through TLS, too.
+    fn a_caller_who_leaves_is_noticed(driver) {
+        let fixture = Fixture::new();
+        let slow = Upstream::start(|_| vec![Step::Pause(Duration::from_secs(20)), Step::Close]);
+        let gateway = Setup::new(driver).start(&yaml(&slow, fixture.folder.path(), ""));
+        for orderly in [true, false] {
+            let (asked, left) = (slow.count(), slow.left());
+            let mut client = Client::connect_tls(gateway.address(), &fixture.trust());
+            client.send(messages(&protocol::stream_request("claude-sonnet-5-5")));
+            wait_for("the provider is asked", Duration::from_secs(5), || slow.count() == asked + 1);
+            if orderly {
+                client.finish();
+            }
+            drop(client);
+            wait_for("the provider is left", Duration::from_secs(5), || slow.left() == left + 1);
+        }
+    }
+
+    /// What a client proved to authorities that are no longer asked is forgotten with them.
+    fn sessions_end_with_the_authorities_they_were_proved_to(driver) {
+        let fixture = Fixture::new();
+        let (old, new) = (Authority::named("old"), Authority::named("new"));
+        let ca_file = fixture.folder.path().join("clients.pem");
+        std::fs::write(&ca_file, old.pem()).expect("a file");
+        let more = format!(", client_ca_file: {}", ca_file.display());
+        let gateway = fixture.start(Setup::with_control(driver), &more);
+        let known = Trust::proving(&fixture.authority, &old.issue("team"));
+        call(&mut Client::connect_tls(gateway.address(), &known));
+        std::fs::write(&ca_file, new.pem()).expect("a file");
+        gateway.control().reload().expect("a good configuration");
+        let outcome = Client::try_connect_tls(gateway.address(), &known, b"").and_then(|mut client| {
+            client.try_send(messages(&protocol::request("claude-sonnet-5-5")));
+            client.try_reply(false)
+        });
+        assert!(outcome.is_err(), "{outcome:?}");
+        call(&mut Client::connect_tls(gateway.address(), &Trust::proving(&fixture.authority, &new.issue("team"))));
+        assert_eq!(fixture.upstream.count(), 2);
     }
 }
 
@@ -323,4 +366,10 @@ fn no_weak_offer() {
     let strong =
         ["ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305"];
     assert_eq!(taken, strong);
+    let weaker_first = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384";
+    let chosen = openssl(address, &["-tls1_2", "-cipher", weaker_first]).expect("either");
+    assert!(
+        chosen.contains("Ciphersuite: ECDHE-ECDSA-AES256-GCM-SHA384"),
+        "the gateway's order counts: {chosen}"
+    );
 }

@@ -1,7 +1,7 @@
 //! Proxies towards providers: the URL of one, which origins the environment's do not serve. Pure.
 //!
-//! The environment is read as curl and the official SDKs do: `https_proxy` before `HTTPS_PROXY` before `all_proxy` before
-//! `ALL_PROXY`, and `no_proxy` before `NO_PROXY`. As with other gateways, this host itself never goes through them.
+//! The environment is read as curl and the official SDKs do: `https_proxy` before `HTTPS_PROXY` before `all_proxy`
+//! before `ALL_PROXY`, and `no_proxy` before `NO_PROXY`. This host itself never goes through them.
 
 use std::net::IpAddr;
 

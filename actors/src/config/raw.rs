@@ -147,8 +147,8 @@ pub(super) struct RawProvider {
     /// Callers may bring a credential of their own: with their key of the gateway in `x-tidegate-key`, what stands in
     /// `authorization` or `x-api-key` goes upstream as it is. Without virtual keys whatever stands there does.
     pub(super) passthrough: Field<bool>,
-    /// The proxy that connections to it go through, `http://[user[:password]@]host:port`; `none` for no proxy, not even one
-    /// that `HTTPS_PROXY` names.
+    /// The proxy that connections to it go through, `http://[user[:password]@]host:port`; `none` for no proxy, not even
+    /// one that `HTTPS_PROXY` names.
     pub(super) proxy: Field<String>,
     /// Credentials at this provider. May be left out where callers bring their own.
     pub(super) keys: Field<List<RawKey>>,

@@ -146,6 +146,8 @@ impl ServerTls {
             .with_single_cert(chain, key)
             .map_err(|error| TlsSetupError::BadKey(error.to_string()))?;
         config.alpn_protocols = vec![ALPN.to_vec()];
+        // The stronger suite where both know it, whatever the client puts first.
+        config.ignore_client_order = true;
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(crypto)?;
         config.session_storage = ServerSessionMemoryCache::new(SERVER_SESSIONS_MAX);
         Ok(ServerTls(Arc::new(config)))
