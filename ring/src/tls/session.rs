@@ -258,6 +258,21 @@ mod tests {
     }
 
     #[test]
+    fn a_ticket_needs_nothing_that_the_server_remembers() {
+        let (client_tls, server_tls) = settings();
+        let mut forgetful = ServerConfig::clone(server_tls.config());
+        forgetful.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        let forgetful = Arc::new(forgetful);
+        for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let name = ServerName::try_from("peer.test").expect("a name");
+            let mut client = Session::client(client_tls.config(), name).expect("a client");
+            let mut server = Session::server(&forgetful).expect("a server");
+            shake_hands(&mut client, &mut server, 4096);
+            assert_eq!(client.connection.handshake_kind(), Some(expected));
+        }
+    }
+
+    #[test]
     fn a_server_of_another_protocol_is_refused() {
         let (client_tls, server_tls) = settings();
         let mut config = ServerConfig::clone(server_tls.config());
