@@ -53,9 +53,12 @@ pub const DESCRIPTORS_PER_SLOT: usize = 2;
 pub const SLOT_BYTES: usize = 2 * HEAD_BYTES_MAX + 2 * EVENTS_HELD_BYTES_MAX;
 /// Bytes that TLS adds to a slot: a handshake message or the rest of a record on the way in, a record on the way out.
 pub const SLOT_TLS_BYTES: usize = 96 * 1024;
-/// TLS handshakes of clients that a worker does at once. Those of one turn of its loop, half a millisecond each, are
-/// what its running streams may have to wait for.
-pub const HANDSHAKES_MAX: usize = 128;
+/// Unfinished TLS handshakes of clients, of a worker; who comes then waits. Near the slots of a worker, so that those
+/// who never finish hold others up no more easily than those who never speak.
+pub const HANDSHAKES_MAX: usize = 1_024;
+/// Steps of handshakes that a worker computes in one turn of its loop, half a millisecond each: what running streams
+/// may have to wait for.
+pub const HANDSHAKE_STEPS_MAX: usize = 8;
 /// Bytes of a PROXY header, with all that its sender adds to the addresses.
 pub const PROXY_HEADER_BYTES_MAX: usize = 4 * 1024;
 /// Networks of trusted proxies.
@@ -212,6 +215,8 @@ pub const VIRTUAL_KEY_CHARS_MIN: usize = 32;
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());
 const _: () = assert!(HEAD_BYTES_MAX <= u16::MAX as usize, "fields are u16 ranges into their head");
 const _: () = assert!(HEAD_BYTES_MAX + RECV_BUFFER_BYTES <= EVENTS_HELD_BYTES_MAX * 2);
+const _: () =
+    assert!(HANDSHAKE_STEPS_MAX > 0 && HANDSHAKE_STEPS_MAX <= HANDSHAKES_MAX && HANDSHAKES_MAX < SLOTS_MAX);
 const _: () = assert!(PROXY_HEADER_BYTES_MAX <= RECV_BUFFER_BYTES);
 const _: () = assert!(BODY_BYTES_MAX.is_multiple_of(BODY_STEP_BYTES));
 const _: () = assert!(MODEL_NAME_BYTES_MAX < HEAD_BYTES_MAX);

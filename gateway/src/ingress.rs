@@ -195,7 +195,15 @@ async fn shake_hands(worker: &Worker, opened: Opened, tls: &ServerTls, deadline:
         count(HandshakeEnd::Crowded);
         return None;
     };
-    let shaken = until(worker, deadline, true, Conn::accept_tls_after(conn, tls, source.bytes())).await;
+    let pace = async |step: &mut dyn FnMut()| {
+        let turn = worker.handshake_steps.take().await;
+        step();
+        // Held over a turn of the loop: so many steps, then a look at everything else.
+        tidegate_ring::yield_now().await;
+        drop(turn);
+    };
+    let shaking = Conn::accept_tls_after(conn, tls, source.bytes(), pace);
+    let shaken = until(worker, deadline, true, shaking).await;
     drop(turn);
     match shaken {
         Some(Ok(conn)) => {

@@ -69,10 +69,13 @@ impl Conn {
     /// # Errors
     /// The socket's, or the check of TLS that failed; `InvalidInput` for a connection that has TLS already.
     pub async fn accept_tls(conn: Conn, tls: &ServerTls) -> Result<Conn, ConnectError> {
-        Conn::accept_tls_after(conn, tls, b"").await
+        Conn::accept_tls_after(conn, tls, b"", async |step| step()).await
     }
 
     /// The same for a connection from which `received`, the beginning of the client's handshake, was read already.
+    ///
+    /// `pace` is given each step of the handshake that computes, half a millisecond or so, and carries it out when it
+    /// may: who shakes hands with many at once spreads them over turns of its loop, for the sake of what else runs.
     ///
     /// # Errors
     /// As [`Conn::accept_tls`].
@@ -80,9 +83,10 @@ impl Conn {
         conn: Conn,
         tls: &ServerTls,
         received: &[u8],
+        pace: impl AsyncFn(&mut dyn FnMut()),
     ) -> Result<Conn, ConnectError> {
         match conn.layer {
-            Layer::Plain(plain) => TlsConn::accept(plain, tls, received).await.map(Conn::tls),
+            Layer::Plain(plain) => TlsConn::accept(plain, tls, received, pace).await.map(Conn::tls),
             Layer::Tls(_) => Err(ConnectError::Io(io::ErrorKind::InvalidInput.into())),
         }
     }

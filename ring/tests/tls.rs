@@ -1,6 +1,7 @@
 //! TLS over every arm: bytes go through both ways, each broken peer is refused by the right name, and an end that was not
 //! announced is never taken for one.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -638,8 +639,16 @@ fn what_was_read_before_the_handshake_belongs_to_it() {
             let conn = listener.accept().await.expect("accepted");
             let hello = conn.recv().await.expect("the client's hello");
             assert_eq!(conn.resumed(), None);
-            let conn = Conn::accept_tls_after(conn, &server_tls, &hello).await.expect("a handshake");
+            let steps = Cell::new(0);
+            let pace = async |step: &mut dyn FnMut()| {
+                steps.set(steps.get() + 1);
+                tidegate_ring::yield_now().await;
+                step();
+            };
+            let conn = Conn::accept_tls_after(conn, &server_tls, &hello, pace).await.expect("a handshake");
             assert_eq!(conn.resumed(), Some(false));
+            // The hello, and what ends the handshake.
+            assert!(steps.get() >= 2, "{}", steps.get());
             conn.send(&[b"well met"]).await.expect("sent");
         };
         let calling = async {

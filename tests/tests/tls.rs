@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustls::{HandshakeKind, ProtocolVersion};
-use tidegate_core::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX};
+use tidegate_core::limits::{HANDSHAKE_STEPS_MAX, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX};
 use tidegate_tests::client::{Client, joined, messages};
 use tidegate_tests::messages as protocol;
 use tidegate_tests::time::{now, pause_ms, wait_for};
@@ -267,7 +267,20 @@ both_drivers! {
         assert!(!next.is_finished(), "there was no turn for it");
         drop(crowd);
         next.join().expect("its turn came");
-        assert_eq!(ended(&gateway, "left"), HANDSHAKES_MAX as u64);
+        wait_for("all left", Duration::from_secs(5), || ended(&gateway, "left") == HANDSHAKES_MAX as u64);
+    }
+
+    /// Many more handshakes at once than a worker computes in one turn of its loop: each client gets its own.
+    fn a_burst_of_handshakes_comes_through(driver) {
+        const CLIENTS: usize = 16 * HANDSHAKE_STEPS_MAX;
+        let fixture = Fixture::new();
+        let gateway = fixture.start(Setup { workers: 1, ..Setup::new(driver) }, "");
+        let clients: Vec<_> = (0..CLIENTS).map(|_| {
+            let (address, trust) = (gateway.address(), fixture.trust());
+            std::thread::spawn(move || call(&mut Client::connect_tls(address, &trust)))
+        }).collect();
+        clients.into_iter().for_each(|it| it.join().expect("served"));
+        assert_eq!((ended(&gateway, "full"), fixture.upstream.count()), (CLIENTS as u64, CLIENTS));
     }
 
     /// A drain waits for nobody who has not begun, and a handshake under way gets no call through.

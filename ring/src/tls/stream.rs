@@ -69,20 +69,26 @@ impl TlsConn {
     ) -> Result<TlsConn, ConnectError> {
         let session =
             Session::client(tls.config(), name.as_rustls()).map_err(|error| ConnectError::tls(&error))?;
-        TlsConn::establish(socket, session, b"").await
+        TlsConn::establish(socket, session, b"", async |step| step()).await
     }
 
-    /// The server's handshake over `socket`, from which `received` was read already.
+    /// The server's handshake over `socket`, from which `received` was read already. `pace` carries its steps out.
     pub(crate) async fn accept(
         socket: Plain,
         tls: &ServerTls,
         received: &[u8],
+        pace: impl AsyncFn(&mut dyn FnMut()),
     ) -> Result<TlsConn, ConnectError> {
         let session = Session::server(tls.config()).map_err(|error| ConnectError::tls(&error))?;
-        TlsConn::establish(socket, session, received).await
+        TlsConn::establish(socket, session, received, pace).await
     }
 
-    async fn establish(socket: Plain, session: Session, received: &[u8]) -> Result<TlsConn, ConnectError> {
+    async fn establish(
+        socket: Plain,
+        session: Session,
+        received: &[u8],
+        pace: impl AsyncFn(&mut dyn FnMut()),
+    ) -> Result<TlsConn, ConnectError> {
         let stream = Stream {
             socket,
             session: RefCell::new(session),
@@ -91,7 +97,7 @@ impl TlsConn {
             write: Cell::new(WriteSide::Idle),
             shutdown_wanted: Cell::new(false),
         };
-        stream.shake_hands(received).await?;
+        stream.shake_hands(received, pace).await?;
         Ok(TlsConn(Rc::new(stream)))
     }
 
@@ -188,8 +194,12 @@ impl TlsConn {
 }
 
 impl Stream {
-    async fn shake_hands(&self, early: &[u8]) -> Result<(), ConnectError> {
-        self.take_turn(early).await?;
+    async fn shake_hands(
+        &self,
+        early: &[u8],
+        pace: impl AsyncFn(&mut dyn FnMut()),
+    ) -> Result<(), ConnectError> {
+        self.take_step(early, &pace).await?;
         loop {
             self.flush().await?;
             if !self.session.borrow().is_handshaking() {
@@ -200,13 +210,21 @@ impl Stream {
                 let detail = "the connection ended before the handshake was complete".to_owned();
                 return Err(ConnectError::Tls { check: TlsCheck::Truncated, detail });
             }
-            self.take_turn(&received).await?;
+            self.take_step(&received, &pace).await?;
         }
     }
 
-    /// Takes in a part of the peer's handshake.
-    async fn take_turn(&self, received: &[u8]) -> Result<(), ConnectError> {
-        let Err(error) = self.absorb(received) else { return Ok(()) };
+    /// Takes in a part of the peer's handshake: this is what costs time.
+    async fn take_step(
+        &self,
+        received: &[u8],
+        pace: &impl AsyncFn(&mut dyn FnMut()),
+    ) -> Result<(), ConnectError> {
+        let mut outcome = Ok(());
+        if !received.is_empty() {
+            pace(&mut || outcome = self.absorb(received)).await;
+        }
+        let Err(error) = outcome else { return Ok(()) };
         // The alert says why; whether the peer hears it changes nothing.
         let _ = self.flush().await;
         Err(ConnectError::tls(&error))
