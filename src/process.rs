@@ -232,6 +232,14 @@ impl WorkerFacts for Facts {
         self.plane.stalled(tidegate_gateway::now())
     }
 
+    fn handshakes(&self) -> Vec<(&'static str, u64)> {
+        self.plane.handshakes()
+    }
+
+    fn proxy_headers_refused(&self) -> u64 {
+        self.plane.proxy_headers_refused()
+    }
+
     fn draining(&self) -> bool {
         self.plane.is_leaving()
     }

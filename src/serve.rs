@@ -87,6 +87,7 @@ async fn serve(
     let mut signals = Signals::catch().map_err(|error| error.to_string())?;
     let process = process::start(checked, origin, sockets, claim.as_mut(), set_level).await?;
     announce(&process);
+    announce_proxies(&process);
     if let Some(checked) = greeting {
         say(&greet(&process, &checked));
     }
@@ -237,6 +238,17 @@ fn announce(process: &Process) {
         memory_bound_mib = plane.memory_bound_bytes() / (1024 * 1024),
         "serving"
     );
+}
+
+/// One line for each provider that is reached through a proxy, for nobody looks at the environment first.
+fn announce_proxies(process: &Process) {
+    let snapshot = process.data.plane.snapshot();
+    for provider in &snapshot.providers {
+        if let Some(proxy) = &provider.origin.proxy {
+            let (provider, proxy, named_by) = (&*provider.name, &*proxy.authority, proxy.named_by);
+            tracing::info!(provider, proxy, named_by, "a provider is reached through a proxy");
+        }
+    }
 }
 
 /// One line for each provider that is live without a file.

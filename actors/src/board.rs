@@ -60,6 +60,10 @@ pub trait WorkerFacts: Send + Sync {
     fn rebuilds(&self) -> u64;
     /// Workers that make no progress, by number.
     fn stalled(&self) -> Vec<usize>;
+    /// TLS handshakes of callers so far, by how they ended.
+    fn handshakes(&self) -> Vec<(&'static str, u64)>;
+    /// Connections of trusted proxies that did not begin with a good PROXY header so far.
+    fn proxy_headers_refused(&self) -> u64;
     /// Shutting down: no new work.
     fn draining(&self) -> bool;
 }

@@ -10,12 +10,14 @@ mod complaint;
 mod duration;
 mod field;
 mod logs;
+mod proxy;
 mod raw;
 mod reader;
 mod secrets;
 mod suggest;
 mod tree;
 mod url;
+mod validity;
 
 #[cfg(test)]
 mod tests;
@@ -38,6 +40,8 @@ use secrets::{Host, Surroundings};
 use tree::{Node, Shape};
 
 pub use admin::admin_address;
+pub(crate) use secrets::Outside;
+
 pub use complaint::{Complaint, Complaints, Place, Severity};
 pub use logs::{AccessSink, LogFormat, LogLevel, LogSettings};
 
@@ -58,6 +62,7 @@ pub struct Checked {
     /// For snippets; secrets in it are masked.
     text: Arc<str>,
     digest: [u8; 32],
+    outside: Vec<Outside>,
 }
 
 /// What cannot change without a restart; a reload that changes it warns.
@@ -106,6 +111,11 @@ impl Checked {
         self.digest
     }
 
+    /// The files that it refers to, as they were read.
+    pub(crate) fn outside(&self) -> &[Outside] {
+        &self.outside
+    }
+
     /// Takes other listeners than the file's, under the same rules. `given_by` is whose wish it is, for complaints.
     pub fn listen_on(
         &mut self,
@@ -118,11 +128,12 @@ impl Checked {
             &notes,
             (listen, Spot::default()),
             (admin, Spot::default()),
-            self.draft.callers.is_empty(),
+            check::Shelter::of(&self.draft),
         );
         if notes.failed() {
             return Err(Complaints::new(notes.into_list(), "".into()));
         }
+        self.warnings.extend(notes.into_list());
         self.settings.listen = listen;
         self.settings.admin.listen = admin;
         Ok(())
@@ -131,14 +142,28 @@ impl Checked {
 
 /// Reads and checks a file.
 pub fn check_file(path: &Path) -> Result<Checked, Complaints> {
+    check_file_noting(path).0
+}
+
+/// The same, with the files that it refers to, whatever came of it.
+pub(crate) fn check_file_noting(path: &Path) -> (Result<Checked, Complaints>, Vec<Outside>) {
     let name = path.display().to_string();
-    let text = read(path).map_err(|error| Complaints::of(format!("cannot read {name}: {error}")))?;
-    check(&name, &text, &Host::new(folder_of(path)))
+    match read(path) {
+        Ok(text) => check_on_host(&name, &text, folder_of(path)),
+        Err(error) => (Err(Complaints::of(format!("cannot read {name}: {error}"))), Vec::new()),
+    }
 }
 
 /// Checks a text; `name` stands where a file's would. Relative paths in it begin at the current folder.
 pub fn check_text(name: &str, text: &str) -> Result<Checked, Complaints> {
-    check(name, text, &Host::new(Path::new(".")))
+    check_on_host(name, text, Path::new(".")).0
+}
+
+fn check_on_host(name: &str, text: &str, folder: &Path) -> (Result<Checked, Complaints>, Vec<Outside>) {
+    let host = Host::new(folder);
+    let checked = check(name, text, &host);
+    let outside = host.into_outside();
+    (checked.map(|it| Checked { outside: outside.clone(), ..it }), outside)
 }
 
 /// The configuration without a file: a provider for each dialect whose own variable holds a key, loopback only.
@@ -238,13 +263,21 @@ fn finish(
 ) -> Result<Checked, Complaints> {
     let (draft, logs, settings) = check::check(raw, &notes, surroundings);
     match settings.filter(|_| !notes.failed()) {
-        Some(settings) => Ok(Checked { draft, settings, logs, warnings: notes.into_list(), text, digest }),
+        Some(settings) => Ok(Checked {
+            draft,
+            settings,
+            logs,
+            warnings: notes.into_list(),
+            text,
+            digest,
+            outside: Vec::new(),
+        }),
         None => Err(Complaints::new(notes.into_list(), text)),
     }
 }
 
 /// Fields whose value is a secret.
-const SECRET_FIELDS: [&str; 3] = ["value", "key", "token"];
+const SECRET_FIELDS: [&str; 4] = ["value", "key", "token", "proxy"];
 
 /// The text with every literal secret in it as stars of the same length, so that snippets keep their columns.
 fn mask(text: &str, tree: &Node) -> String {
@@ -282,6 +315,10 @@ fn collect_secrets(node: &Node, secret: bool, out: &mut HashMap<u32, Vec<u32>>) 
         Shape::Map(map) => {
             for (key, value) in map {
                 let named = matches!(&key.shape, Shape::Text(name) if SECRET_FIELDS.contains(&name.as_str()));
+                // The URL of a proxy is a secret where credentials stand in it.
+                let harmless = matches!((&key.shape, &value.shape),
+                    (Shape::Text(name), Shape::Text(url)) if name == "proxy" && !url.contains('@'));
+                let named = named && !harmless;
                 collect_secrets(value, named, out);
             }
         }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
@@ -9,6 +10,7 @@ use prometheus_client::registry::Registry;
 use tidegate_core::health::{KeyState, RouteGate};
 
 use crate::board::Board;
+use crate::clock::wall_ms;
 use crate::metrics::Labels;
 use crate::status;
 
@@ -22,6 +24,7 @@ const SERIES_MAX: usize = 5_000;
 pub(crate) fn write(board: &Board, out: &mut String) -> std::fmt::Result {
     let mut registry = Registry::with_prefix("tidegate");
     of_process(board, &mut registry);
+    of_ingress(board, &mut registry);
     of_accounts(board, &mut registry);
     of_routes(board, &mut registry);
     prometheus_client::encoding::text::encode_registry(out, &registry)
@@ -102,6 +105,31 @@ fn of_process(board: &Board, r: &mut Registry) {
     r.register("access_log_lines", "Lines of the access log written since the start", whole(lines));
     let failing = board.access.failing.load(Ordering::Relaxed);
     r.register("access_log_failing", "1 while the access log cannot be written", whole(u64::from(failing)));
+}
+
+fn of_ingress(board: &Board, r: &mut Registry) {
+    let snapshot = board.snapshot.load();
+    if snapshot.ingress.proxy_protocol {
+        let refused: Counter = Counter::default();
+        refused.inc_by(board.workers.proxy_headers_refused());
+        let help =
+            "Connections of trusted proxies that did not begin with a good PROXY header since the start";
+        r.register("proxy_headers_refused", help, refused);
+    }
+    let Some(tls) = &snapshot.ingress.tls else { return };
+    let left_s = tls.expires_s.cast_signed() - (wall_ms() / 1000).cast_signed();
+    let left = Whole::default();
+    left.set(left_s);
+    r.register(
+        "tls_certificate_expiry_seconds",
+        "Time until the certificate of the data port ends, below zero once it has",
+        left,
+    );
+    let ends: Family<Labels<1>, Counter> = Family::default();
+    for (end, count) in board.workers.handshakes() {
+        ends.get_or_create_owned(&[("end", end.to_owned())]).inc_by(count);
+    }
+    r.register("tls_handshakes", "TLS handshakes of callers since the start, by how they ended", ends);
 }
 
 fn of_accounts(board: &Board, r: &mut Registry) {

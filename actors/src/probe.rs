@@ -1,16 +1,18 @@
 //! The check of a suspect key: the cheapest authenticated call of its dialect, to the address that was published for
-//! its origin. Follows no redirect, reads no body, sends the key nowhere else.
+//! its origin, through its proxy where it has one. Follows no redirect, reads no body, sends the key nowhere else.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Empty;
+use hyper::Method;
 use hyper::body::Bytes;
-use hyper::header::{HOST, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{HOST, HeaderName, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tidegate_core::Secret;
-use tidegate_core::snapshot::{DialectId, Origin};
+use tidegate_core::snapshot::{DialectId, ForwardProxy, Origin};
 use tidegate_providers::Dialect;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -66,6 +68,18 @@ async fn ask(board: &Board, subject: &Subject<'_>) -> Result<u16, String> {
     let origin = subject.origin;
     let addresses = origin.addresses.load_full();
     let stream = connect(&addresses).await?;
+    match &origin.proxy {
+        None => ask_on(stream, board, subject).await,
+        Some(proxy) => ask_on(tunnel(stream, proxy, origin).await?, board, subject).await,
+    }
+}
+
+async fn ask_on(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    board: &Board,
+    subject: &Subject<'_>,
+) -> Result<u16, String> {
+    let origin = subject.origin;
     if !origin.tls {
         return send(stream, subject).await;
     }
@@ -86,6 +100,32 @@ async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, String> {
         }
     }
     Err(last)
+}
+
+/// The way to the origin through a proxy.
+async fn tunnel(
+    stream: TcpStream,
+    proxy: &ForwardProxy,
+    origin: &Origin,
+) -> Result<TokioIo<Upgraded>, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("proxy {}: {error}", proxy.authority);
+    let target = origin.connect_target();
+    let mut request = hyper::Request::builder().method(Method::CONNECT).uri(&target).header(HOST, &target);
+    if let Some(authorization) = &proxy.authorization {
+        let mut value = HeaderValue::from_str(authorization.expose()).map_err(|error| failed(&error))?;
+        value.set_sensitive(true);
+        request = request.header(PROXY_AUTHORIZATION, value);
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(|error| failed(&error))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
+    // Ends with the tunnel, or with the sender where there is none.
+    tokio::spawn(connection.with_upgrades());
+    let reply = sender.send_request(request).await.map_err(|error| failed(&error))?;
+    if !reply.status().is_success() {
+        return Err(failed(&reply.status()));
+    }
+    hyper::upgrade::on(reply).await.map(TokioIo::new).map_err(|error| failed(&error))
 }
 
 fn host_roots() -> RootCertStore {

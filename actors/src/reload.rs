@@ -1,5 +1,6 @@
 //! The configuration actor: reads the file when it changes or when asked, and publishes a new snapshot, all or
-//! nothing. What is refused leaves the old one in force, with the reasons on the board.
+//! nothing. A file that it refers to (a certificate, a secret) is a part of it. What is refused leaves the old one in
+//! force, with the reasons on the board.
 //!
 //! It also merges accounts that replies show to be one organization and workspace: from the next snapshot on they
 //! share one quota. It never resolves a conflict by guessing: equal organization alone is only reported.
@@ -17,7 +18,7 @@ use tidegate_core::caller::digest;
 use tidegate_core::snapshot::Draft;
 
 use crate::board::{Board, ConfigOrigin, Loaded, Marks};
-use crate::config::{self, Checked, Complaints};
+use crate::config::{self, Checked, Complaints, Outside};
 use crate::door::{Door, Ticket};
 use crate::initial::KnownAccount;
 use crate::quota::{AccountName, Mark};
@@ -26,7 +27,7 @@ use crate::root::RootMessage;
 
 /// Editors and secret stores change a file in several steps.
 const SETTLE: Duration = Duration::from_millis(200);
-/// How often the file is looked at where no watch reports it.
+/// How often the file and those it refers to are looked at where no watch reports it.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Marks come in as the first replies do; they are merged together.
 const MERGE_DELAY: Duration = Duration::from_millis(500);
@@ -65,7 +66,10 @@ pub(crate) struct ConfigActorState {
     root: Door<RootMessage>,
     /// Ends with the actor.
     _watcher: Option<RecommendedWatcher>,
-    stamp: Option<Stamp>,
+    /// Of the file and of those it refers to, when they were last looked at.
+    stamps: Vec<Option<Stamp>>,
+    /// The files that the text last tried refers to.
+    outside: Vec<Outside>,
     /// Digest of the text that was last tried, good or not.
     tried: Option<[u8; 32]>,
     settling: bool,
@@ -92,15 +96,17 @@ impl Actor for ConfigActor {
         (board, root): Self::Arguments,
     ) -> Result<ConfigActorState, ActorProcessingErr> {
         let tried = board.loaded.load().digest;
-        let (watcher, stamp) = match &board.origin {
-            ConfigOrigin::Fixed => (None, None),
+        let outside = board.loaded.load().checked.outside().to_vec();
+        let watcher = match &board.origin {
+            ConfigOrigin::Fixed => None,
             ConfigOrigin::File(path) => {
                 myself.send_message(ConfigMessage::Poll)?;
-                // The first poll reads the file once and compares: a change during the start is not missed.
-                (watch(path, Door::new(myself.clone(), 1)), None)
+                watch(path, Door::new(myself.clone(), 1))
             }
         };
-        Ok(ConfigActorState { board, root, _watcher: watcher, stamp, tried, settling: false, merging: false })
+        // No stamps: the first poll reads what there is and compares, so that a change during the start is not missed.
+        let (stamps, settling, merging) = (Vec::new(), false, false);
+        Ok(ConfigActorState { board, root, _watcher: watcher, stamps, outside, tried, settling, merging })
     }
 
     async fn handle(
@@ -110,18 +116,15 @@ impl Actor for ConfigActor {
         state: &mut ConfigActorState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            ConfigMessage::Changed(_ticket) => {
-                if !std::mem::replace(&mut state.settling, true) {
-                    myself.send_after(SETTLE, || ConfigMessage::Settled);
-                }
-            }
+            ConfigMessage::Changed(_ticket) => state.settle(&myself),
             ConfigMessage::Settled => {
                 state.settling = false;
-                state.stamp = None;
                 state.look().await;
             }
             ConfigMessage::Poll => {
-                state.look().await;
+                if state.stamps() != state.stamps {
+                    state.settle(&myself);
+                }
                 myself.send_after(POLL_INTERVAL, || ConfigMessage::Poll);
             }
             ConfigMessage::Reload(reply) => {
@@ -146,20 +149,30 @@ impl Actor for ConfigActor {
 }
 
 impl ConfigActorState {
-    /// Reads the file if it changed since it was last tried.
+    /// Looks at the files in a moment: a certificate and its key do not change at once either.
+    fn settle(&mut self, myself: &ActorRef<ConfigMessage>) {
+        if !std::mem::replace(&mut self.settling, true) {
+            myself.send_after(SETTLE, || ConfigMessage::Settled);
+        }
+    }
+
+    /// Of the file and of those it refers to, as they are now.
+    fn stamps(&self) -> Vec<Option<Stamp>> {
+        let ConfigOrigin::File(path) = &self.board.origin else { return Vec::new() };
+        std::iter::once(path).chain(self.outside.iter().map(|it| &it.path)).map(|it| stamp(it)).collect()
+    }
+
+    /// Reads the file if it, or one that it refers to, is not what was last tried.
     async fn look(&mut self) {
         let ConfigOrigin::File(path) = &self.board.origin else { return };
-        let stamp = stamp(path);
-        if stamp.is_none() || stamp == self.stamp {
-            return;
-        }
-        self.stamp = stamp;
+        let before = self.stamps();
         let Some(seen) = text_digest(path) else { return };
-        if self.tried == Some(seen) {
-            return;
+        if self.tried != Some(seen) || self.outside.iter().any(Outside::has_changed) {
+            // The outcome is on the board and in the log.
+            let _ = self.reload().await;
         }
-        // The outcome is on the board and in the log.
-        let _ = self.reload().await;
+        // Those of before: a change since then is found by the next poll.
+        self.stamps = before;
     }
 
     /// Reads, checks and publishes. The error leaves everything as it was.
@@ -169,7 +182,11 @@ impl ConfigActorState {
             ConfigOrigin::File(path) => {
                 // Before the text is checked: should the file change in between, the next look finds it.
                 self.tried = text_digest(path);
-                config::check_file(path)
+                let (checked, outside) = config::check_file_noting(path);
+                if checked.is_ok() || !outside.is_empty() {
+                    self.outside = outside;
+                }
+                checked
             }
         };
         let result = match read {

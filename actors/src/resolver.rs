@@ -1,5 +1,6 @@
 //! Names to addresses: each 30 s, filtered by what an origin may reach, published for the workers, who never
-//! resolve. A failed or forbidden answer leaves the last good one in place for up to an hour.
+//! resolve. Where a proxy stands in front of an origin, the proxy's name is looked up and the origin's is the proxy's
+//! matter. A failed or forbidden answer leaves the last good one in place for up to an hour.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -30,7 +31,11 @@ pub async fn resolve_all(snapshot: &Snapshot) {
         match answer {
             Ok(addresses) => origin.addresses.publish(addresses),
             Err(reason) => {
-                tracing::warn!(host = &*origin.host, reason, "the name of an upstream was not resolved")
+                tracing::warn!(
+                    host = &**origin.dialed().0,
+                    reason,
+                    "the name of an upstream was not resolved"
+                )
             }
         }
     }
@@ -79,7 +84,7 @@ impl Actor for Resolver {
 impl ResolverState {
     async fn round(&mut self) {
         let snapshot = self.board.snapshot.load_full();
-        let place = |it: &Origin| (it.host.clone(), it.port);
+        let place = |it: &Origin| (it.dialed().0.clone(), it.dialed().1);
         self.held.retain(|key, _| snapshot.providers.iter().any(|it| place(&it.origin) == *key));
         for (origin, answer) in ask(snapshot.providers.iter().map(|it| &it.origin)).await {
             let now = self.board.now();
@@ -89,18 +94,26 @@ impl ResolverState {
             match held.next(answer, &before, now) {
                 Step::Keep => {}
                 Step::Publish(addresses) => {
-                    tracing::info!(host = &*origin.host, ?addresses, "the addresses of an upstream changed");
+                    tracing::info!(
+                        host = &**origin.dialed().0,
+                        ?addresses,
+                        "the addresses of an upstream changed"
+                    );
                     origin.addresses.publish(addresses);
                 }
                 Step::Stale(reason) => {
                     tracing::warn!(
-                        host = &*origin.host,
+                        host = &**origin.dialed().0,
                         reason,
                         "the last addresses of an upstream are kept"
                     );
                 }
                 Step::Forget(reason) => {
-                    tracing::error!(host = &*origin.host, reason, "the addresses of an upstream are too old");
+                    tracing::error!(
+                        host = &**origin.dialed().0,
+                        reason,
+                        "the addresses of an upstream are too old"
+                    );
                     origin.addresses.publish(Vec::new());
                 }
             }
@@ -148,7 +161,8 @@ async fn ask<'a>(
     for group in origins.chunks(LOOKUPS_MAX) {
         let mut lookups = JoinSet::new();
         for (at, origin) in group.iter().enumerate() {
-            let (host, port, reach) = (origin.host.clone(), origin.port, origin.reach);
+            let (host, port, reach) = origin.dialed();
+            let host = host.clone();
             lookups.spawn(async move { (at, resolve(&host, port, reach).await) });
         }
         while let Some(done) = lookups.join_next().await {

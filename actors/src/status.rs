@@ -105,6 +105,7 @@ fn provider(snapshot: &Snapshot, it: &Provider, now: Moment) -> Value {
         "kind": tidegate_providers::dialect(it.dialect).kind,
         "origin": &*it.origin.authority,
         "tls": it.origin.tls,
+        "proxy": it.origin.proxy.as_ref().map(|it| &*it.authority),
         "addresses": addresses,
         "accounts": accounts.collect::<Vec<Value>>(),
         "routes": routes.collect::<Vec<Value>>(),

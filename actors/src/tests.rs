@@ -72,6 +72,13 @@ impl WorkerFacts for Workers {
     fn stalled(&self) -> Vec<usize> {
         self.stalled.load(Ordering::Relaxed).then_some(1).into_iter().collect()
     }
+
+    fn handshakes(&self) -> Vec<(&'static str, u64)> {
+        vec![("full", 7)]
+    }
+    fn proxy_headers_refused(&self) -> u64 {
+        3
+    }
     fn draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -197,6 +204,7 @@ pub(crate) fn call_report(revision: u64) -> CallReport {
     CallReport {
         revision,
         caller: None,
+        source: None,
         provider: Some(ProviderId(0)),
         account: Some((AccountId(0), ClassId(0))),
         end: CallEnd::Complete,

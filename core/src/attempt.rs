@@ -355,7 +355,10 @@ fn is_free(verdict: Verdict) -> bool {
 
 /// Failures that come before the first byte of a request unless the exchange was told otherwise.
 fn is_before_sending(verdict: Verdict) -> bool {
-    matches!(verdict, Verdict::TargetFailed(TargetFailure::Connect | TargetFailure::Tls))
+    matches!(
+        verdict,
+        Verdict::TargetFailed(TargetFailure::Connect | TargetFailure::Proxy(_) | TargetFailure::Tls(_))
+    )
 }
 
 #[cfg(all(test, not(loom)))]

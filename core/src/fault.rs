@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::verdict::{ProxyFailure, TlsFailure};
+
 /// Who has to act for the call to succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Blame {
@@ -67,6 +69,8 @@ pub enum FaultKind {
     NoUsableKey,
     /// The provider sent a redirect, which is never followed.
     Redirected,
+    /// The proxy in front of the upstream made no tunnel to it.
+    UpstreamProxy(ProxyFailure),
     /// The model name that the configuration names is unknown at the provider.
     SplicedModelUnknown,
     /// The call is about something kept at one account, and the configuration does not say at which.
@@ -80,6 +84,8 @@ pub enum FaultKind {
     UpstreamFailed,
     /// A deadline of the upstream passed.
     UpstreamTimedOut,
+    /// The upstream could not be spoken to over TLS; it is never spoken to without.
+    UpstreamTls(TlsFailure),
 }
 
 /// A failure of one call, ready to be answered.
@@ -128,10 +134,11 @@ impl FaultKind {
                 Blame::Caller
             }
             Internal | Overloaded | ShuttingDown => Blame::Gateway,
-            AccountsOut | NoUsableKey | Redirected | SplicedModelUnknown | StateAccountUnknown => {
-                Blame::Operator
+            AccountsOut | NoUsableKey | Redirected | SplicedModelUnknown | StateAccountUnknown
+            | UpstreamProxy(_) => Blame::Operator,
+            QuotasResting | RoutesOverloaded | UpstreamFailed | UpstreamTimedOut | UpstreamTls(_) => {
+                Blame::Provider
             }
-            QuotasResting | RoutesOverloaded | UpstreamFailed | UpstreamTimedOut => Blame::Provider,
         }
     }
 
@@ -148,7 +155,7 @@ impl FaultKind {
             CodedBody => 415,
             CallerRequestLimit | CallerTokenLimit | QuotasResting => 429,
             Internal => 500,
-            Redirected | SplicedModelUnknown | UpstreamFailed => 502,
+            Redirected | SplicedModelUnknown | UpstreamFailed | UpstreamProxy(_) | UpstreamTls(_) => 502,
             AccountsOut | NoUsableKey | Overloaded | ShuttingDown => 503,
             UpstreamTimedOut => 504,
             RoutesOverloaded => 529,
@@ -181,7 +188,18 @@ impl FaultKind {
             SplicedModelUnknown => "spliced_model_unknown",
             StateAccountUnknown => "state_account_unknown",
             UpstreamFailed => "upstream_failed",
+            UpstreamProxy(ProxyFailure::Unreachable) => "upstream_proxy_unreachable",
+            UpstreamProxy(ProxyFailure::Credentials) => "upstream_proxy_credentials",
+            UpstreamProxy(ProxyFailure::Refused) => "upstream_proxy_refused",
+            UpstreamProxy(ProxyFailure::OriginUnreached) => "upstream_proxy_origin_unreached",
+            UpstreamProxy(ProxyFailure::Broken) => "upstream_proxy_broken",
             UpstreamTimedOut => "upstream_timed_out",
+            UpstreamTls(TlsFailure::Expired) => "upstream_tls_expired",
+            UpstreamTls(TlsFailure::WrongName) => "upstream_tls_wrong_name",
+            UpstreamTls(TlsFailure::UnknownIssuer) => "upstream_tls_unknown_issuer",
+            UpstreamTls(TlsFailure::Truncated) => "upstream_tls_truncated",
+            UpstreamTls(TlsFailure::Protocol) => "upstream_tls_protocol",
+            UpstreamTls(TlsFailure::Unverified) => "upstream_tls_unverified",
         }
     }
 }

@@ -51,6 +51,18 @@ pub const DESCRIPTORS_RESERVED: usize = 128;
 pub const DESCRIPTORS_PER_SLOT: usize = 2;
 /// Bytes a slot holds beside its body and held reply: two heads, two buffers.
 pub const SLOT_BYTES: usize = 2 * HEAD_BYTES_MAX + 2 * EVENTS_HELD_BYTES_MAX;
+/// Bytes that TLS adds to a slot: a handshake message or the rest of a record on the way in, a record on the way out.
+pub const SLOT_TLS_BYTES: usize = 96 * 1024;
+/// Unfinished TLS handshakes of clients, of a worker; who comes then waits. Near the slots of a worker, so that those
+/// who never finish hold others up no more easily than those who never speak.
+pub const HANDSHAKES_MAX: usize = 1_024;
+/// Steps of handshakes that a worker computes in one turn of its loop, half a millisecond each: what running streams
+/// may have to wait for.
+pub const HANDSHAKE_STEPS_MAX: usize = 8;
+/// Bytes of a PROXY header, with all that its sender adds to the addresses.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4 * 1024;
+/// Networks of trusted proxies.
+pub const TRUSTED_PROXIES_MAX: usize = 256;
 /// Connections that wait in the kernel for a worker.
 pub const BACKLOG: i32 = 4_096;
 /// Pause after the process ran out of descriptors, so that accepting does not spin.
@@ -188,6 +200,8 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 pub const ERROR_REPLY_IDLE: Duration = Duration::from_secs(2);
 /// Idle time of a client connection.
 pub const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Time for a PROXY header and a client's TLS handshake, from the connection on.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a request head, from its first byte.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a request body, from the end of its head.
@@ -217,6 +231,9 @@ const _: () = assert!(RECV_BUFFERS.is_power_of_two());
 const _: () = assert!(BEAT_INTERVAL.as_millis() * 2 < STALL_AFTER.as_millis(), "one late beat is no stall");
 const _: () = assert!(HEAD_BYTES_MAX <= u16::MAX as usize, "fields are u16 ranges into their head");
 const _: () = assert!(HEAD_BYTES_MAX + RECV_BUFFER_BYTES <= EVENTS_HELD_BYTES_MAX * 2);
+const _: () =
+    assert!(HANDSHAKE_STEPS_MAX > 0 && HANDSHAKE_STEPS_MAX <= HANDSHAKES_MAX && HANDSHAKES_MAX < SLOTS_MAX);
+const _: () = assert!(PROXY_HEADER_BYTES_MAX <= RECV_BUFFER_BYTES);
 const _: () = assert!(BODY_BYTES_MAX.is_multiple_of(BODY_STEP_BYTES));
 const _: () = assert!(MODEL_NAME_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(ACCESS_TRIES_MAX >= 2, "the first try and the last");

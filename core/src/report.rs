@@ -76,6 +76,8 @@ pub struct CallReport {
     pub revision: u64,
     /// Who called; `None` before identification or without virtual keys.
     pub caller: Option<CallerId>,
+    /// The address that the call came from, as far as it is known: behind trusted proxies the one they name.
+    pub source: Option<std::net::IpAddr>,
     /// Where the reply came from.
     pub provider: Option<ProviderId>,
     /// Account and class that paid.

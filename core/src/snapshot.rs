@@ -7,6 +7,7 @@
 
 mod build;
 mod draft;
+mod proxy;
 mod succession;
 
 use std::sync::Arc;
@@ -17,12 +18,14 @@ pub use draft::{
     ProviderDraft, QuotaLimits, TargetDraft,
 };
 
+pub use proxy::ForwardProxy;
 pub(crate) use succession::Carried;
 pub use succession::{Change, DUMP_VERSION, Dump, Identity, Settlements};
 
 use crate::caller::CallerTable;
 use crate::estimate::EstimateCell;
 use crate::health::{AccountCell, KeyCell, PairCell, RetryBudget, RouteCell};
+use crate::ingress::Ingress;
 use crate::quota::QuotaCell;
 use crate::secret::Secret;
 
@@ -83,6 +86,8 @@ pub struct Snapshot {
     pub decompress: bool,
     /// Further request header names, lower case, that go upstream.
     pub forward_headers: Vec<Box<str>>,
+    /// How callers' connections are taken in.
+    pub ingress: Ingress,
     /// Moves after failures, shared by all calls of the process.
     pub retry_budget: Arc<RetryBudget>,
 }
@@ -154,8 +159,27 @@ pub struct Origin {
     pub ca_pem: Option<Arc<[u8]>>,
     /// Which addresses the name may resolve to.
     pub reach: Reach,
-    /// Addresses as last resolved, written by the control plane.
+    /// The proxy that connections to it go through.
+    pub proxy: Option<ForwardProxy>,
+    /// Addresses of [`Origin::dialed`] as last resolved, written by the control plane.
     pub addresses: Arc<AddressCell>,
+}
+
+impl Origin {
+    /// Whom a connection is made to, and which addresses that may have: the proxy where there is one, which then looks
+    /// up the origin's name by itself.
+    pub fn dialed(&self) -> (&Arc<str>, u16, Reach) {
+        match &self.proxy {
+            Some(proxy) => (&proxy.host, proxy.port, proxy.reach),
+            None => (&self.host, self.port, self.reach),
+        }
+    }
+
+    /// `host:port`, as a proxy is asked for it.
+    pub fn connect_target(&self) -> String {
+        let Origin { host, port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
 }
 
 /// Which addresses an origin may have. Link-local and metadata addresses are never allowed.

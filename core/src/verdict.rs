@@ -49,10 +49,44 @@ pub enum TargetFailure {
     Cut,
     /// The provider answered with this 5xx status or an in-stream error of that meaning.
     Status(u16),
+    /// The proxy in front of it made no tunnel.
+    Proxy(ProxyFailure),
     /// Nothing came before a deadline.
     Silence,
     /// The certificate or handshake was not acceptable.
-    Tls,
+    Tls(TlsFailure),
+}
+
+/// The check of TLS that an upstream did not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TlsFailure {
+    /// Its certificate is outside of its period of validity.
+    Expired,
+    /// Its certificate is for another name.
+    WrongName,
+    /// No root that is trusted vouches for its certificate; an intermediate certificate may be missing.
+    UnknownIssuer,
+    /// It ended the connection before the handshake was complete.
+    Truncated,
+    /// It does not speak TLS, or not as this gateway does.
+    Protocol,
+    /// Anything else that keeps it from being verified.
+    Unverified,
+}
+
+/// Why a proxy made no tunnel to an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProxyFailure {
+    /// No connection to the proxy itself could be made.
+    Unreachable,
+    /// It does not take the credentials, or asks for some (407).
+    Credentials,
+    /// It refuses to connect there.
+    Refused,
+    /// It could not reach the upstream.
+    OriginUnreached,
+    /// It broke off, or what it said is not HTTP.
+    Broken,
 }
 
 impl Verdict {
@@ -70,9 +104,23 @@ impl Verdict {
             Verdict::Success => "success",
             Verdict::TargetFailed(TargetFailure::Connect) => "failed_connect",
             Verdict::TargetFailed(TargetFailure::Cut) => "failed_cut",
+            Verdict::TargetFailed(TargetFailure::Proxy(failure)) => match failure {
+                ProxyFailure::Unreachable => "failed_proxy_unreachable",
+                ProxyFailure::Credentials => "failed_proxy_credentials",
+                ProxyFailure::Refused => "failed_proxy_refused",
+                ProxyFailure::OriginUnreached => "failed_proxy_origin_unreached",
+                ProxyFailure::Broken => "failed_proxy_broken",
+            },
             Verdict::TargetFailed(TargetFailure::Silence) => "failed_silence",
             Verdict::TargetFailed(TargetFailure::Status(_)) => "failed_status",
-            Verdict::TargetFailed(TargetFailure::Tls) => "failed_tls",
+            Verdict::TargetFailed(TargetFailure::Tls(failure)) => match failure {
+                TlsFailure::Expired => "failed_tls_expired",
+                TlsFailure::WrongName => "failed_tls_wrong_name",
+                TlsFailure::UnknownIssuer => "failed_tls_unknown_issuer",
+                TlsFailure::Truncated => "failed_tls_truncated",
+                TlsFailure::Protocol => "failed_tls_protocol",
+                TlsFailure::Unverified => "failed_tls_unverified",
+            },
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use tidegate_core::fault::{Fault, FaultKind, Retry};
+use tidegate_core::verdict::{ProxyFailure, TlsFailure};
 use tidegate_providers::{CONTENT_TYPE_JSON, Dialect};
 use tidegate_wire::head::Refusal;
 
@@ -188,6 +189,23 @@ fn message(kind: FaultKind, detail: Option<&str>) -> String {
         }
         UpstreamFailed => "The provider failed or broke off.",
         UpstreamTimedOut => "The provider did not answer in time.",
+        UpstreamProxy(failure) => match failure {
+            ProxyFailure::Unreachable => "The proxy in front of the provider cannot be reached.",
+            ProxyFailure::Credentials => {
+                "The proxy in front of the provider refuses the gateway's credentials."
+            }
+            ProxyFailure::Refused => "The proxy in front of the provider refuses to connect there.",
+            ProxyFailure::OriginUnreached => "The proxy in front of the provider could not reach it.",
+            ProxyFailure::Broken => "The proxy in front of the provider broke off.",
+        },
+        UpstreamTls(failure) => match failure {
+            TlsFailure::Expired => "The provider's certificate has expired, or is not valid yet.",
+            TlsFailure::WrongName => "The provider's certificate is for another name.",
+            TlsFailure::UnknownIssuer => "The provider's certificate is of an authority that is not trusted.",
+            TlsFailure::Truncated => "The provider broke off the TLS handshake.",
+            TlsFailure::Protocol => "The provider does not speak TLS as it should.",
+            TlsFailure::Unverified => "The provider could not be verified.",
+        },
     };
     match detail {
         Some(detail) => format!("{}: {detail}", text.trim_end_matches('.')),

@@ -2,7 +2,6 @@
 //! connection is kept, when it idles too long, and how what is left of a refused request is taken off the line.
 
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -15,6 +14,7 @@ use tidegate_wire::head::{HeadLimits, Parse, Refusal, RequestHead, ResponseHead}
 
 use crate::body::BodyLease;
 use crate::inbound::Source;
+use crate::ingress::{self, Client, Opened};
 use crate::path;
 use crate::worker::Worker;
 
@@ -24,8 +24,8 @@ const HEAD_LIMITS: HeadLimits =
 /// What a connection owns for the requests it carries, one at a time.
 pub(crate) struct Slot {
     pub(crate) conn: Conn,
-    /// The other end, as it was when the connection began.
-    pub(crate) client: Option<SocketAddr>,
+    /// Who is at the other end.
+    pub(crate) client: Client,
     pub(crate) source: Source,
     pub(crate) head: RequestHead,
     pub(crate) body: Vec<u8>,
@@ -78,10 +78,11 @@ pub(crate) async fn serve(worker: &Rc<Worker>, slot_number: u32, conn: Conn) {
         Poll::Ready(())
     })
     .await;
+    let Some(Opened { conn, client, source }) = ingress::open(worker, conn).await else { return };
     let mut slot = Slot {
-        client: conn.peer_addr(),
         conn,
-        source: Source::default(),
+        client,
+        source,
         head: RequestHead::default(),
         body: Vec::new(),
         buffers: Buffers::default(),
@@ -94,7 +95,13 @@ pub(crate) async fn serve(worker: &Rc<Worker>, slot_number: u32, conn: Conn) {
                 linger(&slot.conn, &mut slot.source).await;
                 return;
             }
-            Incoming::Over => return,
+            Incoming::Over => {
+                // TLS tells an end from a cut. A plain one needs no word.
+                if slot.conn.resumed().is_some() {
+                    slot.conn.shutdown_write();
+                }
+                return;
+            }
         }
         let after = path::serve(worker, &mut slot).await;
         slot.shrink();

@@ -16,12 +16,14 @@ mod handover;
 mod heads;
 mod host;
 mod inbound;
+mod ingress;
 mod launch;
 mod listing;
 mod path;
 pub mod plane;
 mod record;
 mod relay;
+mod turns;
 mod upstream;
 pub mod worker;
 

@@ -31,6 +31,7 @@ use crate::attempts::{Call, Serving};
 use crate::connection::{After, Buffers, Slot, drain_body};
 use crate::heads::{CallerLimits, RequestFields};
 use crate::inbound::Source;
+use crate::ingress::Client;
 use crate::plane::Published;
 use crate::record::{OpenRecord, Record};
 use crate::relay::{Interrupted, Line, Sent};
@@ -75,10 +76,10 @@ struct Incoming<'s> {
 pub(crate) async fn serve(worker: &Worker, slot: &mut Slot) -> After {
     let published = worker.published();
     let Slot { conn, client, source, head, body, buffers } = slot;
-    let head: &RequestHead = head;
+    let (client, head): (&Client, &RequestHead) = (client, head);
     let (dialect, path) = tidegate_providers::of_request(head.path(), has_version_field(head));
     let sent = Sent::default();
-    let mut open = OpenRecord::begin(worker, published.clone(), dialect, *client, Some(head), &sent);
+    let mut open = OpenRecord::begin(worker, published.clone(), dialect, client, Some(head), &sent);
     open.record.bytes_in = source.consumed_bytes();
     let mut line = Line::new(worker, conn, &sent, head);
     let operation = dialect.operation(head.method(), path);
@@ -369,7 +370,7 @@ async fn conclude(
 pub(crate) async fn refuse_head(worker: &Worker, slot: &mut Slot, refusal: Refusal) {
     let (dialect, _) = tidegate_providers::of_request("/", false);
     let sent = Sent::default();
-    let mut open = OpenRecord::begin(worker, worker.published(), dialect, slot.client, None, &sent);
+    let mut open = OpenRecord::begin(worker, worker.published(), dialect, &slot.client, None, &sent);
     open.record.bytes_in = slot.source.bytes().len() as u64;
     let mut line = Line::closing(worker, &slot.conn, &sent);
     open.record.ended(CallEnd::Fault(FaultKind::Malformed));

@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use tidegate_core::snapshot::Provider;
 use tidegate_core::{Moment, Snapshot, limits};
-use tidegate_ring::tls::{ClientTls, Roots, ServerName};
+use tidegate_ring::tls::{ClientTls, Roots, ServerIdentity, ServerName, ServerTls};
 use tidegate_ring::{Driver, Level, Signal, Trigger};
 
 use crate::body::BodyMemory;
 use crate::doors::Doors;
 use crate::handover::{self, Inbox, Ways};
+use crate::ingress::{HandshakeEnd, Handshakes};
 
 /// Workers accept.
 pub(crate) const OPEN: u8 = 0;
@@ -70,6 +71,8 @@ pub struct Published {
     pub snapshot: Arc<Snapshot>,
     /// For each provider that is reached by TLS, how.
     pub(crate) transports: Vec<Option<OriginTls>>,
+    /// What new connections of callers begin with, where the data port has TLS.
+    pub(crate) ingress_tls: Option<ServerTls>,
 }
 
 /// How an origin is spoken to over TLS.
@@ -82,15 +85,15 @@ pub(crate) struct OriginTls {
 /// A snapshot that the data plane cannot use; the old one stays.
 #[derive(Debug)]
 pub struct Refused {
-    /// The provider it is about.
-    pub provider: String,
+    /// What it is about.
+    pub about: String,
     /// What is wrong.
     pub reason: String,
 }
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "provider {}: {}", self.provider, self.reason)
+        write!(f, "{}: {}", self.about, self.reason)
     }
 }
 
@@ -116,6 +119,8 @@ pub struct WorkerFacts {
     pub(crate) ended: AtomicBool,
     pub(crate) reports_dropped: Arc<AtomicU64>,
     pub(crate) entries_dropped: Arc<AtomicU64>,
+    pub(crate) handshakes: Handshakes,
+    pub(crate) proxy_headers_refused: AtomicU64,
 }
 
 impl WorkerFacts {
@@ -132,10 +137,10 @@ impl WorkerFacts {
 impl Plane {
     /// A plane that serves `snapshot`, and what its workers are handed connections by, one each.
     pub fn new(options: PlaneOptions, snapshot: Arc<Snapshot>) -> Result<(Arc<Plane>, Vec<Inbox>), Refused> {
-        let transports = transports(&snapshot, None)?;
+        let published = published(snapshot, None)?;
         let (ways, inboxes) = handover::ways(options.workers);
         let plane = Arc::new(Plane {
-            published: Arc::new(ArcSwap::from_pointee(Published { snapshot, transports })),
+            published: Arc::new(ArcSwap::from_pointee(published)),
             drain: tidegate_ring::signal(),
             cut_whole: tidegate_ring::signal(),
             cut: tidegate_ring::signal(),
@@ -156,8 +161,7 @@ impl Plane {
     /// certificates.
     pub fn publish(&self, snapshot: Arc<Snapshot>) -> Result<(), Refused> {
         let before = self.published.load();
-        let transports = transports(&snapshot, Some(&before))?;
-        self.published.store(Arc::new(Published { snapshot, transports }));
+        self.published.store(Arc::new(published(snapshot, Some(&before))?));
         Ok(())
     }
 
@@ -277,6 +281,17 @@ impl Plane {
         self.workers.iter().map(|it| it.connections.load(Ordering::Relaxed)).collect()
     }
 
+    /// TLS handshakes of callers, of all workers, by how they ended.
+    pub fn handshakes(&self) -> Vec<(&'static str, u64)> {
+        let sum = |end| self.workers.iter().map(|it| it.handshakes.of(end)).sum();
+        HandshakeEnd::ALL.into_iter().map(|end| (end.name(), sum(end))).collect()
+    }
+
+    /// Connections of trusted proxies that did not begin with a good PROXY header in time, of all workers.
+    pub fn proxy_headers_refused(&self) -> u64 {
+        self.workers.iter().map(|it| it.proxy_headers_refused.load(Ordering::Relaxed)).sum()
+    }
+
     /// Requests that ended in a panic, of all workers.
     pub fn panics(&self) -> u64 {
         self.workers.iter().map(|it| it.panics.load(Ordering::Relaxed)).sum()
@@ -320,10 +335,38 @@ impl Plane {
     /// The most that connections, held replies and bodies can take: printed at start.
     pub fn memory_bound_bytes(&self) -> u64 {
         // A reply at hand, and the last upstream's own error, kept in case nothing better comes.
-        let per_slot = (limits::SLOT_BYTES + 2 * limits::REPLY_HELD_BYTES_MAX) as u64;
+        let tls = if self.published.load().ingress_tls.is_some() { limits::SLOT_TLS_BYTES } else { 0 };
+        let per_slot = (limits::SLOT_BYTES + tls + 2 * limits::REPLY_HELD_BYTES_MAX) as u64;
         let rings = (limits::RECV_BUFFER_BYTES * limits::RECV_BUFFERS as usize * self.options.workers) as u64;
         self.options.slots as u64 * per_slot + rings + self.options.body_memory_bytes
     }
+}
+
+/// What a snapshot is published with; what did not change since `before` is kept, with the sessions to be resumed.
+fn published(snapshot: Arc<Snapshot>, before: Option<&Published>) -> Result<Published, Refused> {
+    let transports = transports(&snapshot, before)?;
+    let ingress_tls = ingress_tls(&snapshot, before)?;
+    Ok(Published { snapshot, transports, ingress_tls })
+}
+
+/// A renewed certificate leaves the sessions of callers alone; other authorities of client certificates end them.
+fn ingress_tls(snapshot: &Snapshot, before: Option<&Published>) -> Result<Option<ServerTls>, Refused> {
+    let Some(wanted) = &snapshot.ingress.tls else { return Ok(None) };
+    let held = before.and_then(|it| it.snapshot.ingress.tls.as_ref().zip(it.ingress_tls.as_ref()));
+    if let Some((settings, tls)) = held
+        && settings.is_same(wanted)
+    {
+        return Ok(Some(tls.clone()));
+    }
+    let identity = ServerIdentity {
+        chain_pem: &wanted.chain_pem,
+        key_pem: wanted.key_pem.expose().as_bytes(),
+        client_ca_pem: wanted.client_ca_pem.as_deref(),
+    };
+    let made = ServerTls::of(&identity)
+        .map_err(|error| Refused { about: "TLS of the listener".into(), reason: error.to_string() })?;
+    let kin = held.filter(|(settings, _)| settings.trusts_like(wanted));
+    Ok(Some(kin.map_or(made.clone(), |(_, before)| made.resuming(before))))
 }
 
 /// The transports of a snapshot's origins; those of `before` are kept where host and roots are the same, with
@@ -346,7 +389,7 @@ fn transport(provider: &Provider, before: Option<&Published>) -> Result<Option<O
     if kept.is_some() {
         return Ok(kept);
     }
-    let refused = |reason: String| Refused { provider: provider.name.to_string(), reason };
+    let refused = |reason: String| Refused { about: format!("provider {}", provider.name), reason };
     let roots = match &origin.ca_pem {
         Some(ca_pem) => Roots::NativeAnd { ca_pem },
         None => Roots::Native,

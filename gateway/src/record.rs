@@ -2,7 +2,7 @@
 //! and the stopwatch of the gateway's own time. Decides nothing, and loses no call: what ends without a report, by a
 //! panic or with its worker, is reported by drop.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tidegate_core::{Family, Moment, Report};
 use tidegate_providers::Dialect;
 use tidegate_wire::head::RequestHead;
 
+use crate::ingress::{self, Client};
 use crate::plane::Published;
 use crate::relay::Sent;
 use crate::worker::Worker;
@@ -83,11 +84,12 @@ impl Record {
         self.first_content.get_or_insert(now);
     }
 
-    /// The finished report.
-    fn report(&self, revision: u64, now: Moment) -> CallReport {
+    /// The finished report of a call from `source`.
+    fn report(&self, revision: u64, source: Option<IpAddr>, now: Moment) -> CallReport {
         CallReport {
             revision,
             caller: self.caller,
+            source,
             provider: self.provider,
             account: self.account,
             end: self.end.unwrap_or(CallEnd::CallerGone),
@@ -110,7 +112,7 @@ pub(crate) struct OpenRecord<'w> {
     worker: &'w Worker,
     published: Arc<Published>,
     dialect: &'static Dialect,
-    client: Option<SocketAddr>,
+    client: &'w Client,
     head: Option<&'w RequestHead>,
     sent: &'w Sent,
     pub(crate) record: Record,
@@ -122,7 +124,7 @@ impl<'w> OpenRecord<'w> {
         worker: &'w Worker,
         published: Arc<Published>,
         dialect: &'static Dialect,
-        client: Option<SocketAddr>,
+        client: &'w Client,
         head: Option<&'w RequestHead>,
         sent: &'w Sent,
     ) -> OpenRecord<'w> {
@@ -141,7 +143,7 @@ impl<'w> OpenRecord<'w> {
         Entry {
             call,
             id: record.id.0,
-            client: self.client,
+            client: self.client.address,
             began_unix_ms: tidegate_ring::wall_ms().saturating_sub(call.elapsed.as_millis() as u64),
             dialect: self.dialect.id,
             method: self.head.map_or_else(Excerpt::default, |it| Excerpt::of(it.method())),
@@ -164,7 +166,8 @@ impl Drop for OpenRecord<'_> {
         }
         let now = self.worker.now();
         let snapshot = &self.published.snapshot;
-        let call = self.record.report(snapshot.revision, now);
+        let source = ingress::source(snapshot, self.client.peer, self.head);
+        let call = self.record.report(snapshot.revision, source, now);
         self.worker.report(Report::Call(call));
         if snapshot.access_log {
             self.worker.log(self.entry(call, now));

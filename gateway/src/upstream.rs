@@ -4,6 +4,7 @@
 mod connect;
 mod pool;
 mod reply;
+mod tunnel;
 mod upload;
 
 pub(crate) use connect::checkout;

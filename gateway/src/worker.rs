@@ -28,6 +28,7 @@ pub use thread::{WorkerSetup, start};
 
 use crate::handover::Inbox;
 use crate::plane::{Plane, Published, WorkerFacts};
+use crate::turns::Turns;
 use crate::upstream::Pools;
 
 /// What the tasks of one worker share. Single-threaded: no borrow is held across an await.
@@ -36,6 +37,8 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) pools: RefCell<Pools>,
     pub(crate) draw: RefCell<Draw>,
+    pub(crate) handshake_turns: Turns,
+    pub(crate) handshake_steps: Turns,
     published: RefCell<arc_swap::Cache<Arc<arc_swap::ArcSwap<Published>>, Arc<Published>>>,
     kept: Rc<Kept>,
     slots: RefCell<Slots>,
@@ -156,6 +159,8 @@ impl Worker {
             index,
             pools: RefCell::default(),
             draw: RefCell::new(draw),
+            handshake_turns: Turns::new(limits::HANDSHAKES_MAX),
+            handshake_steps: Turns::new(limits::HANDSHAKE_STEPS_MAX),
             published,
             kept,
             slots: RefCell::new(Slots {
@@ -249,7 +254,8 @@ impl Worker {
         self.plane.options().slots_each()
     }
 
-    fn facts(&self) -> &WorkerFacts {
+    /// What it tells about itself.
+    pub(crate) fn facts(&self) -> &WorkerFacts {
         self.plane.facts(self.index)
     }
 

@@ -96,6 +96,7 @@ fn gateway(io: IoChoice, upstream: SocketAddr, accounts: &[&str]) -> Launched {
         base_path: String::new(),
         ca_pem: None,
         reach: Reach::Literal,
+        proxy: None,
     };
     let provider = ProviderDraft {
         name: "main".into(),

@@ -48,8 +48,19 @@ impl Conn {
         tls: &ClientTls,
         name: &ServerName,
     ) -> Result<Conn, ConnectError> {
-        let plain = Plain::connect(addr).await?;
-        TlsConn::connect(plain, tls, name).await.map(Conn::tls)
+        Conn::start_tls(Conn::connect(addr).await?, tls, name).await
+    }
+
+    /// Shakes hands over TLS on a connection that is there already, through a tunnel say, and of which all that was
+    /// received has been read. Otherwise as [`Conn::connect_tls`].
+    ///
+    /// # Errors
+    /// The socket's, or the check of TLS that failed; `InvalidInput` for a connection that has TLS already.
+    pub async fn start_tls(conn: Conn, tls: &ClientTls, name: &ServerName) -> Result<Conn, ConnectError> {
+        match conn.layer {
+            Layer::Plain(plain) => TlsConn::connect(plain, tls, name).await.map(Conn::tls),
+            Layer::Tls(_) => Err(ConnectError::Io(io::ErrorKind::InvalidInput.into())),
+        }
     }
 
     /// Shakes hands as the server of an accepted connection, of which nothing was read yet. The caller sets a deadline
@@ -58,9 +69,33 @@ impl Conn {
     /// # Errors
     /// The socket's, or the check of TLS that failed; `InvalidInput` for a connection that has TLS already.
     pub async fn accept_tls(conn: Conn, tls: &ServerTls) -> Result<Conn, ConnectError> {
+        Conn::accept_tls_after(conn, tls, b"", async |step| step()).await
+    }
+
+    /// The same for a connection from which `received`, the beginning of the client's handshake, was read already.
+    ///
+    /// `pace` is given each step of the handshake that computes, half a millisecond or so, and carries it out when it
+    /// may: who shakes hands with many at once spreads them over turns of its loop, for the sake of what else runs.
+    ///
+    /// # Errors
+    /// As [`Conn::accept_tls`].
+    pub async fn accept_tls_after(
+        conn: Conn,
+        tls: &ServerTls,
+        received: &[u8],
+        pace: impl AsyncFn(&mut dyn FnMut()),
+    ) -> Result<Conn, ConnectError> {
         match conn.layer {
-            Layer::Plain(plain) => TlsConn::accept(plain, tls).await.map(Conn::tls),
+            Layer::Plain(plain) => TlsConn::accept(plain, tls, received, pace).await.map(Conn::tls),
             Layer::Tls(_) => Err(ConnectError::Io(io::ErrorKind::InvalidInput.into())),
+        }
+    }
+
+    /// Whether it has TLS, and if so, whether the handshake took up an earlier session.
+    pub fn resumed(&self) -> Option<bool> {
+        match &self.layer {
+            Layer::Plain(_) => None,
+            Layer::Tls(tls) => Some(tls.is_resumed()),
         }
     }
 

@@ -11,7 +11,7 @@ mod refusal;
 mod session;
 mod stream;
 
-pub use config::{ClientTls, InvalidName, Roots, ServerName, ServerTls, TlsSetupError};
+pub use config::{ClientTls, InvalidName, Roots, ServerIdentity, ServerName, ServerTls, TlsSetupError};
 pub use refusal::{ConnectError, TlsCheck};
 
 pub(crate) use pool::Pooled;

@@ -1,6 +1,7 @@
 //! TLS over every arm: bytes go through both ways, each broken peer is refused by the right name, and an end that was not
 //! announced is never taken for one.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -626,4 +627,35 @@ fn on_a_bad_network_an_end_without_error_means_all_of_it() {
         assert_eq!(sim.panics(), 0, "seed {seed}");
     }
     assert!(whole.get() > 30 && cut.get() > 30, "{} whole, {} cut", whole.get(), cut.get());
+}
+
+#[test]
+fn what_was_read_before_the_handshake_belongs_to_it() {
+    on_every_arm(|| async {
+        let authority = Authority::new();
+        let (listener, addr) = listen();
+        let (client_tls, server_tls) = (authority.client(), authority.server());
+        let serving = async {
+            let conn = listener.accept().await.expect("accepted");
+            let hello = conn.recv().await.expect("the client's hello");
+            assert_eq!(conn.resumed(), None);
+            let steps = Cell::new(0);
+            let pace = async |step: &mut dyn FnMut()| {
+                steps.set(steps.get() + 1);
+                tidegate_ring::yield_now().await;
+                step();
+            };
+            let conn = Conn::accept_tls_after(conn, &server_tls, &hello, pace).await.expect("a handshake");
+            assert_eq!(conn.resumed(), Some(false));
+            // The hello, and what ends the handshake.
+            assert!(steps.get() >= 2, "{}", steps.get());
+            conn.send(&[b"well met"]).await.expect("sent");
+        };
+        let calling = async {
+            let name = name("api.test");
+            let conn = Conn::connect_tls(addr, &client_tls, &name).await.expect("a handshake");
+            assert_eq!(&*conn.recv().await.expect("plaintext"), b"well met");
+        };
+        both(serving, calling).await;
+    });
 }

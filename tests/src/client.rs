@@ -1,19 +1,27 @@
-//! A blocking client over a plain socket: sends the bytes it is given, reads whole replies or event by event. It is
+//! A blocking client over a socket, with TLS where a test says so: sends the bytes it is given, reads whole replies or event by event. It is
 //! strict where a lenient client would hide a mistake of the gateway: a body must end exactly where its head says.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use rustls::{ClientConnection, StreamOwned};
+
 use crate::time::now;
+use crate::tls::Trust;
 
 /// Longer than anything a test waits for, so that a lost reply fails a test instead of hanging it.
 const READ_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// One connection.
 pub struct Client {
-    socket: TcpStream,
+    wire: Wire,
     received: Vec<u8>,
+}
+
+enum Wire {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 /// A reply.
@@ -46,26 +54,53 @@ enum Framing {
 impl Client {
     /// A new connection.
     pub fn connect(address: SocketAddr) -> Client {
-        let socket = TcpStream::connect(address).expect("the gateway listens");
-        socket.set_read_timeout(Some(READ_TIMEOUT)).expect("a timeout");
-        socket.set_write_timeout(Some(READ_TIMEOUT)).expect("a timeout");
-        socket.set_nodelay(true).expect("an option");
-        Client { socket, received: Vec::new() }
+        Client { wire: Wire::Plain(dial(address)), received: Vec::new() }
+    }
+
+    /// A new connection with TLS; the handshake is complete.
+    #[track_caller]
+    pub fn connect_tls(address: SocketAddr, trust: &Trust) -> Client {
+        Client::try_connect_tls(address, trust, b"").unwrap_or_else(|wrong| panic!("no TLS: {wrong}"))
+    }
+
+    /// The same, with bytes that go out before the handshake; the error says why there is no TLS.
+    pub fn try_connect_tls(address: SocketAddr, trust: &Trust, before: &[u8]) -> Result<Client, String> {
+        let mut socket = dial(address);
+        socket.write_all(before).map_err(|it| it.to_string())?;
+        let mut session = trust.session();
+        while session.is_handshaking() {
+            session.complete_io(&mut socket).map_err(|it| it.to_string())?;
+        }
+        let wire = Wire::Tls(Box::new(StreamOwned::new(session, socket)));
+        Ok(Client { wire, received: Vec::new() })
+    }
+
+    /// The TLS session of a connection that has one.
+    #[track_caller]
+    pub fn session(&self) -> &ClientConnection {
+        match &self.wire {
+            Wire::Plain(_) => panic!("no TLS"),
+            Wire::Tls(stream) => &stream.conn,
+        }
     }
 
     /// Sends bytes.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.socket.write_all(bytes.as_ref()).expect("the connection is open");
+        self.wire.write_all(bytes.as_ref()).expect("the connection is open");
     }
 
     /// Sends bytes that the other side may not want any more.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
-        self.socket.write_all(bytes.as_ref()).is_ok()
+        self.wire.write_all(bytes.as_ref()).is_ok()
     }
 
     /// Says that nothing more will be sent.
     pub fn finish(&mut self) {
-        self.socket.shutdown(Shutdown::Write).expect("the connection is open");
+        if let Wire::Tls(stream) = &mut self.wire {
+            stream.conn.send_close_notify();
+            stream.flush().expect("the connection is open");
+        }
+        self.wire.socket().shutdown(Shutdown::Write).expect("the connection is open");
     }
 
     /// Reads one whole reply.
@@ -150,13 +185,13 @@ impl Client {
 
     /// Whether the other side closes the connection within `limit` without a further byte.
     pub fn is_closed_within(&mut self, limit: Duration) -> bool {
-        self.socket.set_read_timeout(Some(limit)).expect("a timeout");
+        self.wire.socket().set_read_timeout(Some(limit)).expect("a timeout");
         let mut byte = [0];
-        let mut read = self.socket.read(&mut byte);
+        let mut read = self.wire.read(&mut byte);
         while matches!(&read, Err(error) if error.kind() == ErrorKind::Interrupted) {
-            read = self.socket.read(&mut byte);
+            read = self.wire.read(&mut byte);
         }
-        self.socket.set_read_timeout(Some(READ_TIMEOUT)).expect("a timeout");
+        self.wire.socket().set_read_timeout(Some(READ_TIMEOUT)).expect("a timeout");
         match read {
             Ok(0) => true,
             Ok(_) => {
@@ -221,7 +256,7 @@ impl Client {
     fn more(&mut self) -> Result<bool, String> {
         let mut buffer = [0; 16 * 1024];
         loop {
-            match self.socket.read(&mut buffer) {
+            match self.wire.read(&mut buffer) {
                 Ok(count) => {
                     self.received.extend_from_slice(&buffer[..count]);
                     return Ok(count > 0);
@@ -232,6 +267,37 @@ impl Client {
             }
         }
     }
+}
+
+impl Wire {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Wire::Plain(socket) => socket,
+            Wire::Tls(stream) => &stream.sock,
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Wire::Plain(socket) => socket.read(buffer),
+            Wire::Tls(stream) => stream.read(buffer),
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match self {
+            Wire::Plain(socket) => socket.write_all(bytes),
+            Wire::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
+        }
+    }
+}
+
+fn dial(address: SocketAddr) -> TcpStream {
+    let socket = TcpStream::connect(address).expect("the gateway listens");
+    socket.set_read_timeout(Some(READ_TIMEOUT)).expect("a timeout");
+    socket.set_write_timeout(Some(READ_TIMEOUT)).expect("a timeout");
+    socket.set_nodelay(true).expect("an option");
+    socket
 }
 
 impl Reply {

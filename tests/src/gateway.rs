@@ -9,7 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tidegate_actors::{Checked, ConfigOrigin, ControlPlane, Totals, Wiring, WorkerFacts};
-use tidegate_core::Snapshot;
+use tidegate_core::report::CallReport;
+use tidegate_core::{Report, Snapshot};
 use tidegate_gateway::{IoChoice, Launch, Launched, Plane};
 use tokio::sync::mpsc;
 
@@ -113,6 +114,20 @@ impl Gateway {
         let launched = self.launched.take().expect("runs until it is dropped");
         let failure = launched.join().expect_err("a worker failed").to_string();
         assert!(failure.contains(why), "{failure}");
+    }
+
+    /// What the workers reported of calls since the last look; of a gateway without a control plane, which takes them.
+    pub fn calls(&mut self) -> Vec<CallReport> {
+        let rings = self.launched.iter_mut().flat_map(|it| &mut it.reports);
+        let mut calls = Vec::new();
+        for ring in rings {
+            while let Ok(report) = ring.pop() {
+                if let Report::Call(call) = report {
+                    calls.push(call);
+                }
+            }
+        }
+        calls
     }
 
     /// The control plane of a gateway that was started with one.
@@ -296,8 +311,9 @@ fn wiring(origin: ConfigOrigin, checked: Checked, initial: Arc<Snapshot>, launch
 fn publish_literals(snapshot: &Snapshot) {
     for provider in &snapshot.providers {
         let origin = &provider.origin;
-        let address: IpAddr = origin.host.parse().expect("tests name upstreams by address");
-        origin.addresses.publish(vec![SocketAddr::new(address, origin.port)]);
+        let (host, port, _) = origin.dialed();
+        let address: IpAddr = host.parse().expect("tests name whom they connect to by address");
+        origin.addresses.publish(vec![SocketAddr::new(address, port)]);
     }
 }
 
@@ -347,6 +363,14 @@ impl WorkerFacts for Facts {
 
     fn stalled(&self) -> Vec<usize> {
         self.plane.stalled(tidegate_gateway::now())
+    }
+
+    fn handshakes(&self) -> Vec<(&'static str, u64)> {
+        self.plane.handshakes()
+    }
+
+    fn proxy_headers_refused(&self) -> u64 {
+        self.plane.proxy_headers_refused()
     }
 
     fn draining(&self) -> bool {

@@ -14,10 +14,12 @@ pub mod page;
 pub mod process;
 pub mod program;
 pub mod provider;
+pub mod proxy;
 pub mod say;
 pub mod sdk;
 pub mod shell;
 pub mod time;
+pub mod tls;
 pub mod upstream;
 
 pub use client::{Client, Reply};

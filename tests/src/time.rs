@@ -8,6 +8,13 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// Seconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "certificates end by the calendar")]
+pub fn wall_s() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |it| it.as_secs().cast_signed())
+}
+
 /// Lets time pass.
 #[expect(clippy::disallowed_methods, reason = "a test thread is not a worker")]
 pub fn pause(duration: Duration) {

@@ -19,8 +19,10 @@ use tidegate_tests::shell::Shell;
 use tidegate_tests::time::{now, pause_ms};
 
 /// Programs that a command may begin with: nothing else is run, whatever a page says.
-const PROGRAMS: [&str; 12] =
-    ["cat", "chmod", "curl", "export", "grep", "head", "kill", "mkdir", "mv", "printf", "tidegate", "wait"];
+const PROGRAMS: [&str; 13] = [
+    "cat", "chmod", "curl", "export", "grep", "head", "kill", "mkdir", "mv", "openssl", "printf", "tidegate",
+    "wait",
+];
 /// These only look: a reader would look again, so what they promise may come a moment later.
 const LOOKING: [&str; 5] = ["cat", "curl", "grep", "tail", "tidegate healthcheck"];
 /// How long a reader goes on looking.
@@ -199,6 +201,7 @@ pages! {
     restart: "restart.md", (14, 0);
     containers: "containers.md", (0, 6);
     systemd: "systemd.md", (0, 12);
+    tls: "tls.md", (11, 0);
     troubleshooting: "troubleshooting.md", (1, 0);
 }
 
@@ -246,5 +249,7 @@ fn refusals() -> BTreeSet<(String, u16)> {
     let statuses = table("status");
     let codes = table("code");
     assert!(codes.len() > 10, "{codes:?}");
-    codes.into_iter().map(|(kind, code)| (code, statuses[&kind].parse().expect("a status"))).collect()
+    // A kind that says more has a code for each word, and one status.
+    let plain = |kind: &str| kind.split_once('(').map_or(kind.to_owned(), |(name, _)| format!("{name}(_)"));
+    codes.into_iter().map(|(kind, code)| (code, statuses[&plain(&kind)].parse().expect("a status"))).collect()
 }

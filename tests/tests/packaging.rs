@@ -138,11 +138,14 @@ fn the_example_configuration_is_accepted_as_it_is_and_with_all_its_options() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("second-1"), "sk-second").expect("a file");
     std::fs::write(folder.path().join("roots.pem"), rcgen_certificate()).expect("a file");
+    tidegate_tests::tls::Authority::named("ours").issue("localhost").write(folder.path());
     let switched_on: Vec<String> = example.lines().map(switched_on).collect();
     let switched_on = switched_on
         .join("\n")
         .replace("/run/credentials/tidegate.service/second-1", "second-1")
-        .replace("/etc/ssl/certs/ca-certificates.crt", "roots.pem");
+        .replace("/etc/ssl/certs/ca-certificates.crt", "roots.pem")
+        .replace("/etc/tidegate/cert.pem", "cert.pem")
+        .replace("/etc/tidegate/key.pem", "key.pem");
     for (text, expect) in [
         (example.as_str(), "ok: 1 providers, 1 keys, 1 models, 0 virtual keys"),
         (&switched_on, "ok: 3 providers, 5 keys, 1 models, 2 virtual keys"),

@@ -8,9 +8,11 @@
 
 pub mod body;
 pub mod form;
+pub mod forwarded;
 pub mod head;
 pub mod json;
 pub mod passing;
+pub mod proxy;
 mod scan;
 pub mod skim;
 pub mod splice;

@@ -1,7 +1,7 @@
 //! One line of the access log: an entry with the names of its revision, as JSON. Holds what a caller chose only as
 //! escaped, bounded text; knows no body and no credential.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -21,6 +21,7 @@ struct Line<'a> {
     id: &'a str,
     caller: Option<&'a str>,
     client: Option<SocketAddr>,
+    source: Option<IpAddr>,
     dialect: &'a str,
     method: Option<Text<'a>>,
     path: Option<Text<'a>>,
@@ -89,6 +90,7 @@ pub(super) fn write(out: &mut Vec<u8>, entry: &Entry, names: Option<&Names>) {
         id: std::str::from_utf8(&entry.id).unwrap_or_default(),
         caller: call.caller.map(|it| names.map_or(GONE, |names| names.caller(it))),
         client: entry.client,
+        source: call.source,
         dialect: tidegate_providers::dialect(entry.dialect).kind,
         method: text(&entry.method),
         path: text(&entry.path),

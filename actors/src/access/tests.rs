@@ -31,7 +31,7 @@ fn entry() -> Entry {
     tries.begin(Try { provider: ProviderId(1), account: AccountId(2), key: KeyId(2), name, ..first });
     tries.judge(&attempt_report(1, Verdict::Success));
     Entry {
-        call: call_report(1),
+        call: tidegate_core::report::CallReport { source: Some([203, 0, 113, 7].into()), ..call_report(1) },
         id: *b"req_0123456789abcdefghjkmnpq",
         client: Some(([192, 0, 2, 7], 5151).into()),
         began_unix_ms: 1_790_000_000_123,
@@ -68,6 +68,7 @@ fn a_line_names_everything() {
         "id": "req_0123456789abcdefghjkmnpq",
         "caller": null,
         "client": "192.0.2.7:5151",
+        "source": "203.0.113.7",
         "dialect": "anthropic",
         "method": "POST",
         "path": "/v1/\"messages\"\u{1}",

@@ -3,6 +3,7 @@
 //! One file a section; this one holds what they share, the top level, and the rules that join sections.
 
 mod callers;
+mod ingress;
 mod keys;
 mod limits;
 mod logs;
@@ -84,14 +85,18 @@ pub(super) fn check(
         access_log: logs.access.is_some(),
         decompress: check.decompress(&raw.decompress),
         forward_headers: check.forward_headers(&raw.forward_headers),
+        ingress: check.ingress(raw),
     };
-    let open = raw.virtual_keys.value().is_none_or(Vec::is_empty);
-    let settings = check.settings(raw, open);
+    let shelter = Shelter {
+        open: raw.virtual_keys.value().is_none_or(Vec::is_empty),
+        plain: raw.tls.is_absent() && draft.ingress.trusted_proxies.is_empty(),
+    };
+    let settings = check.settings(raw, shelter);
     (draft, logs, settings)
 }
 
 impl Check<'_> {
-    fn settings(&self, raw: &RawConfig, open: bool) -> Option<Settings> {
+    fn settings(&self, raw: &RawConfig, shelter: Shelter) -> Option<Settings> {
         let listen = self.address(&raw.listen, LISTEN);
         let admin = raw.admin.value();
         let admin_listen = match admin {
@@ -102,7 +107,7 @@ impl Check<'_> {
         let workers = self.workers(&raw.workers);
         let takeover = self.takeover(&raw.takeover);
         let (listen, admin_listen) = listen.zip(admin_listen)?;
-        judge_listeners(self.notes, listen, admin_listen, open);
+        judge_listeners(self.notes, listen, admin_listen, shelter);
         let has_token = admin.is_some_and(|it| !it.token.is_absent());
         if !admin_listen.0.ip().is_loopback() && !has_token {
             let hint = "set `admin.token` if it is wanted there; /livez, /readyz and /metrics answer without";
@@ -271,20 +276,45 @@ impl Check<'_> {
     }
 }
 
-/// The rules that bind the two listeners and the virtual keys (`open`: there are none).
+/// What stands between the data listener and whoever reaches it.
+#[derive(Clone, Copy)]
+pub(super) struct Shelter {
+    /// There are no virtual keys.
+    pub(super) open: bool,
+    /// There is no TLS, nor a proxy in front that may end it.
+    pub(super) plain: bool,
+}
+
+impl Shelter {
+    /// That of a draft without mistakes.
+    pub(super) fn of(draft: &Draft) -> Shelter {
+        let ingress = &draft.ingress;
+        Shelter {
+            open: draft.callers.is_empty(),
+            plain: ingress.tls.is_none() && ingress.trusted_proxies.is_empty(),
+        }
+    }
+}
+
+/// The rules that bind the two listeners and what shelters the data port.
 pub(super) fn judge_listeners(
     notes: &Notes,
     (listen, spot): (SocketAddr, Spot),
     (admin, admin_spot): (SocketAddr, Spot),
-    open: bool,
+    shelter: Shelter,
 ) {
-    if open && !listen.ip().is_loopback() {
+    if shelter.open && !listen.ip().is_loopback() {
         let hint = "add `virtual_keys`, or listen on 127.0.0.1".to_owned();
         notes.error(
             spot,
             format!("anyone who reaches {listen} could spend the keys: it is open to others"),
             hint,
         );
+    }
+    if !shelter.open && shelter.plain && !listen.ip().is_loopback() {
+        let hint =
+            "give `tls` a certificate, or leave it to a proxy in front and name that in `trusted_proxies`";
+        notes.warning(spot, "virtual keys and prompts cross the network without TLS", hint.to_owned());
     }
     let same_host = listen.ip() == admin.ip() || listen.ip().is_unspecified() || admin.ip().is_unspecified();
     if listen.port() != 0 && listen.port() == admin.port() && same_host {

@@ -16,6 +16,13 @@ type List<T> = Vec<Field<T>>;
 pub(super) struct RawConfig {
     /// Address and port of the data listener. A loopback address unless there are virtual keys.
     pub(super) listen: Field<String>,
+    /// TLS on the data listener, which then serves nothing else.
+    pub(super) tls: Field<RawTls>,
+    /// Trusted proxies begin each connection with a PROXY header, version 1 or 2, that says whose it is.
+    pub(super) proxy_protocol: Field<bool>,
+    /// Addresses and networks of the proxies in front: whose PROXY header, `X-Forwarded-For` and `Forwarded` are
+    /// believed.
+    pub(super) trusted_proxies: Field<List<String>>,
     /// The listener for operators and probes.
     pub(super) admin: Field<RawAdmin>,
     /// The I/O driver. `auto` takes io_uring where the host allows it.
@@ -90,6 +97,19 @@ pub(super) struct RawAccessLog {
     pub(super) to: Field<String>,
 }
 
+/// TLS on the data listener. The files are read again when they change.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(extend("additionalProperties" = false, "required" = ["cert_file", "key_file"]))]
+pub(super) struct RawTls {
+    /// PEM file with the gateway's certificate, then those that lead to a root.
+    pub(super) cert_file: Field<String>,
+    /// PEM file with the certificate's private key.
+    pub(super) key_file: Field<String>,
+    /// PEM file with authorities. With it every client must have a certificate of theirs.
+    pub(super) client_ca_file: Field<String>,
+}
+
 /// The listener for operators and probes.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -138,6 +158,9 @@ pub(super) struct RawProvider {
     /// Callers may bring a credential of their own: with their key of the gateway in `x-tidegate-key`, what stands in
     /// `authorization` or `x-api-key` goes upstream as it is. Without virtual keys whatever stands there does.
     pub(super) passthrough: Field<bool>,
+    /// The proxy that connections to it go through, `http://[user[:password]@]host:port`; `none` for no proxy, not even
+    /// one that `HTTPS_PROXY` names.
+    pub(super) proxy: Field<String>,
     /// Credentials at this provider. May be left out where callers bring their own.
     pub(super) keys: Field<List<RawKey>>,
     /// Model classes beside the known ones, as name patterns: models of a class share one quota.

@@ -1,8 +1,14 @@
 //! `${env:NAME}`, `${env:NAME:-default}` and `${file:/path}` in values of the file. The only place that reads the
-//! environment. Never logs, never keeps what it read.
+//! environment. Never logs, and keeps of what it read
+//! no more than a digest, to tell whether a file has changed since.
 
+use std::cell::RefCell;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+
+use tidegate_core::caller::digest;
+
+use crate::clock;
 
 /// Bytes of a file that a value or a certificate list may have.
 const OUTSIDE_BYTES_MAX: u64 = 1024 * 1024;
@@ -15,17 +21,42 @@ pub(super) trait Surroundings {
     fn file(&self, path: &str) -> Result<Vec<u8>, String>;
     /// Where a file of this path is, whether it exists or not; relative paths begin at the configuration's folder.
     fn place(&self, path: &str) -> PathBuf;
+    /// Seconds since 1970 by the host's clock.
+    fn wall_s(&self) -> u64;
+}
+
+/// A file that a configuration refers to, as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outside {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// Of its content; `None` where it could not be read.
+    pub(crate) digest: Option<[u8; 32]>,
+}
+
+impl Outside {
+    /// Whether its content is another one now.
+    pub(crate) fn has_changed(&self) -> bool {
+        read_bounded(&self.path).ok().map(|it| digest(&it)) != self.digest
+    }
 }
 
 /// The process and the host it runs on.
 pub(super) struct Host {
     folder: PathBuf,
+    /// What was read so far; bounded by what one configuration can name.
+    read: RefCell<Vec<Outside>>,
 }
 
 impl Host {
     /// Relative paths begin at `folder`.
     pub(super) fn new(folder: &Path) -> Host {
-        Host { folder: folder.to_owned() }
+        Host { folder: folder.to_owned(), read: RefCell::default() }
+    }
+
+    /// The files that were asked for, each once.
+    pub(super) fn into_outside(self) -> Vec<Outside> {
+        self.read.into_inner()
     }
 }
 
@@ -36,17 +67,31 @@ impl Surroundings for Host {
     }
 
     fn file(&self, path: &str) -> Result<Vec<u8>, String> {
-        let file = std::fs::File::open(self.folder.join(path)).map_err(|error| error.to_string())?;
-        let mut content = Vec::new();
-        file.take(OUTSIDE_BYTES_MAX + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
-        match content.len() as u64 > OUTSIDE_BYTES_MAX {
-            true => Err("the file is larger than 1 MiB".into()),
-            false => Ok(content),
+        let path = self.folder.join(path);
+        let content = read_bounded(&path);
+        let mut read = self.read.borrow_mut();
+        if !read.iter().any(|it| it.path == path) {
+            read.push(Outside { path, digest: content.as_ref().ok().map(|it| digest(it)) });
         }
+        content
     }
 
     fn place(&self, path: &str) -> PathBuf {
         self.folder.join(path)
+    }
+
+    fn wall_s(&self) -> u64 {
+        clock::wall_ms() / 1000
+    }
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let mut content = Vec::new();
+    file.take(OUTSIDE_BYTES_MAX + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
+    match content.len() as u64 > OUTSIDE_BYTES_MAX {
+        true => Err("the file is larger than 1 MiB".into()),
+        false => Ok(content),
     }
 }
 
@@ -127,6 +172,7 @@ pub(super) mod tests {
     pub(in crate::config) struct Given {
         pub(in crate::config) variables: HashMap<String, String>,
         pub(in crate::config) files: HashMap<String, Vec<u8>>,
+        pub(in crate::config) wall_s: u64,
     }
 
     impl Surroundings for Given {
@@ -138,6 +184,9 @@ pub(super) mod tests {
         }
         fn place(&self, path: &str) -> PathBuf {
             path.into()
+        }
+        fn wall_s(&self) -> u64 {
+            self.wall_s
         }
     }
 

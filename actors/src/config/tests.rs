@@ -1,6 +1,9 @@
 //! The file as a whole: good ones, a corpus of bad ones with every expected complaint and its place, rendering,
 //! masking, the schema.
 
+mod ingress;
+mod proxies;
+
 use std::time::Duration;
 
 use tidegate_core::snapshot::Reach;
@@ -360,6 +363,7 @@ fn warnings() {
     assert_eq!(
         complaints(text),
         [
+            "1:9 warning virtual keys and prompts cross the network without TLS",
             "2:18 warning the admin API is off on this address",
             "5:15 warning keys cross the public network without TLS",
             "6:14 warning `private` says nothing here",

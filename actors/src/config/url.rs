@@ -43,15 +43,10 @@ pub(super) fn parse(text: &str, private: bool) -> Result<BaseUrl, Refusal> {
     if authority.contains('@') {
         return Err(("the URL carries credentials".into(), Some("they belong under `keys`")));
     }
-    let (host, port) = split_port(authority)?;
+    let (host, literal, port) = parse_authority(authority)?;
     let port = port.unwrap_or(if tls { 443 } else { 80 });
     let path = check_path(path)?;
-    let literal: Option<IpAddr> = match host.strip_prefix('[') {
-        Some(inner) => inner.strip_suffix(']').and_then(|it| it.parse().ok()).map(IpAddr::V6),
-        None => host.parse().ok().map(IpAddr::V4),
-    };
     let Some(address) = literal else {
-        let host = check_name(host)?;
         let local = host == "localhost";
         if !tls && !local {
             let hint = "use https://, or a literal address, or `localhost`";
@@ -73,7 +68,24 @@ pub(super) fn parse(text: &str, private: bool) -> Result<BaseUrl, Refusal> {
         return Err((format!("`{address}` is no place for an upstream"), Some(hint)));
     }
     let exposed = !tls && ground == Ground::Public;
-    Ok(BaseUrl { tls, host: address.to_string(), port, path, reach: Reach::Literal, exposed })
+    Ok(BaseUrl { tls, host, port, path, reach: Reach::Literal, exposed })
+}
+
+/// Host and port of an authority without credentials; the host in lower case, without brackets, and as an address where
+/// it is one.
+pub(super) fn parse_authority(authority: &str) -> Result<(String, Option<IpAddr>, Option<u16>), Refusal> {
+    let (host, port) = split_port(authority)?;
+    Ok(match literal(host) {
+        Some(address) => (address.to_string(), Some(address), port),
+        None => (check_name(host)?, None, port),
+    })
+}
+
+fn literal(host: &str) -> Option<IpAddr> {
+    match host.strip_prefix('[') {
+        Some(inner) => inner.strip_suffix(']').and_then(|it| it.parse().ok()).map(IpAddr::V6),
+        None => host.parse().ok().map(IpAddr::V4),
+    }
 }
 
 fn split_port(authority: &str) -> Result<(&str, Option<u16>), Refusal> {

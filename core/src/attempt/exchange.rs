@@ -220,7 +220,9 @@ impl Exchange {
 fn may_have_used_quota(verdict: Verdict, was_sent: bool) -> bool {
     match verdict {
         Verdict::Success => true,
-        Verdict::TargetFailed(TargetFailure::Connect | TargetFailure::Tls) => was_sent,
+        Verdict::TargetFailed(TargetFailure::Connect | TargetFailure::Proxy(_) | TargetFailure::Tls(_)) => {
+            was_sent
+        }
         Verdict::TargetFailed(_) => true,
         // Refused at the door; a request that was counted all the same shows in the next levels stated.
         _ => false,

@@ -153,9 +153,9 @@ fn later(kind: FaultKind, soonest: Moment, now: Moment) -> Fault {
 fn kind_of(failure: TargetFailure) -> FaultKind {
     match failure {
         TargetFailure::Silence => FaultKind::UpstreamTimedOut,
-        TargetFailure::Connect | TargetFailure::Cut | TargetFailure::Status(_) | TargetFailure::Tls => {
-            FaultKind::UpstreamFailed
-        }
+        TargetFailure::Proxy(failure) => FaultKind::UpstreamProxy(failure),
+        TargetFailure::Tls(failure) => FaultKind::UpstreamTls(failure),
+        TargetFailure::Connect | TargetFailure::Cut | TargetFailure::Status(_) => FaultKind::UpstreamFailed,
     }
 }
 

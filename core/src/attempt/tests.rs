@@ -10,6 +10,7 @@ use crate::health::{KeyState, Phase};
 use crate::limits::{PAIR_REST, RETRY_FLOOR_PER_S};
 use crate::snapshot::{Key, ModelDraft, ProviderDraft};
 use crate::usage::Usage;
+use crate::verdict::TlsFailure;
 
 mod bounds;
 
@@ -236,7 +237,7 @@ fn what_the_last_answer_says_when_everything_was_in_vain() {
     let never = |kind| plain(Fault::never(kind));
     let failed = |kind| plain(Fault::new(kind));
     let overloaded = Verdict::RouteOverloaded { retry_after: Some(SOON) };
-    let tls = Verdict::TargetFailed(TargetFailure::Tls);
+    let tls = Verdict::TargetFailed(TargetFailure::Tls(TlsFailure::Expired));
     // What provider one says, what provider two says, how it ends.
     let rows: [(Verdict, Verdict, GiveUp); 18] = [
         (LIMITED, LIMITED, retry(FaultKind::QuotasResting)),
@@ -247,7 +248,7 @@ fn what_the_last_answer_says_when_everything_was_in_vain() {
         (Verdict::AccountSpent, overloaded, retry(FaultKind::RoutesOverloaded)),
         (BROKEN, BROKEN, upstreams_own(Fault::new(FaultKind::UpstreamFailed))),
         (BROKEN, REFUSED_CONNECT, upstreams_own(Fault::new(FaultKind::UpstreamFailed))),
-        (REFUSED_CONNECT, tls, failed(FaultKind::UpstreamFailed)),
+        (REFUSED_CONNECT, tls, failed(FaultKind::UpstreamTls(TlsFailure::Expired))),
         (REFUSED_CONNECT, SILENT, failed(FaultKind::UpstreamTimedOut)),
         (Verdict::KeyRefused, SILENT, failed(FaultKind::UpstreamTimedOut)),
         (Verdict::KeyRefused, Verdict::KeyRefused, never(FaultKind::NoUsableKey)),

@@ -35,6 +35,7 @@ pub(crate) fn provider(name: &str, accounts: &[(&str, &[&str])]) -> ProviderDraf
             base_path: String::new(),
             ca_pem: None,
             reach: Reach::Public,
+            proxy: None,
         },
         classes: vec![class("big", "big-*"), class("other", "*")],
         accounts: accounts.iter().map(|(name, keys)| account(name, keys)).collect(),

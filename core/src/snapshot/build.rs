@@ -32,6 +32,7 @@ impl Snapshot {
             access_log: draft.access_log,
             decompress: draft.decompress,
             forward_headers: draft.forward_headers.into_iter().map(String::into_boxed_str).collect(),
+            ingress: draft.ingress,
             retry_budget: previous.map_or_else(Default::default, |it| it.retry_budget.clone()),
         };
         for provider in draft.providers {
@@ -193,7 +194,16 @@ fn origin(draft: &super::OriginDraft, before: Option<&Provider>) -> Origin {
     let authority =
         if draft.port == default_port { bracketed } else { format!("{bracketed}:{}", draft.port) };
     let same_place = before.map(|it| &it.origin).filter(|it| {
-        *it.host == *draft.host && it.port == draft.port && it.tls == draft.tls && it.reach == draft.reach
+        let same_proxy = match (&it.proxy, &draft.proxy) {
+            (Some(before), Some(now)) => before.is_same(now),
+            (None, None) => true,
+            _ => false,
+        };
+        *it.host == *draft.host
+            && it.port == draft.port
+            && it.tls == draft.tls
+            && it.reach == draft.reach
+            && same_proxy
     });
     // Connections are kept by address cell: with other authorities none of the old ones may be used again, while the
     // addresses are as good as before.
@@ -214,6 +224,7 @@ fn origin(draft: &super::OriginDraft, before: Option<&Provider>) -> Origin {
         base_path: draft.base_path.as_str().into(),
         ca_pem: draft.ca_pem.clone(),
         reach: draft.reach,
+        proxy: draft.proxy.clone(),
         addresses,
     }
 }

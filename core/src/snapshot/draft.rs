@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use super::{DialectId, Reach, Timeouts};
+use super::{DialectId, ForwardProxy, Reach, Timeouts};
 use crate::family::Families;
+use crate::ingress::Ingress;
 use crate::secret::Secret;
 
 /// Everything a [`super::Snapshot`] is built from.
@@ -26,6 +27,8 @@ pub struct Draft {
     pub decompress: bool,
     /// Further request header names, lower case, that go upstream.
     pub forward_headers: Vec<String>,
+    /// How callers' connections are taken in.
+    pub ingress: Ingress,
 }
 
 /// One upstream.
@@ -64,6 +67,8 @@ pub struct OriginDraft {
     pub ca_pem: Option<Arc<[u8]>>,
     /// Which addresses are allowed.
     pub reach: Reach,
+    /// The proxy that connections to it go through.
+    pub proxy: Option<ForwardProxy>,
 }
 
 /// A model class and the limits an operator gave for it.

@@ -1,13 +1,13 @@
 //! A connection to an origin: from the pool, else made. Decides which address is tried; never resolves a name
 //! (the control plane publishes addresses) and never falls back from TLS to plain.
 
-use tidegate_core::snapshot::Provider;
-use tidegate_core::verdict::TargetFailure;
+use tidegate_core::snapshot::{Origin, Provider};
+use tidegate_core::verdict::{ProxyFailure, TargetFailure, TlsFailure};
 use tidegate_core::{Moment, Verdict, limits};
 use tidegate_ring::Conn;
-use tidegate_ring::tls::ConnectError;
+use tidegate_ring::tls::{ConnectError, TlsCheck};
 
-use super::Upstream;
+use super::{Upstream, tunnel};
 use crate::inbound::Source;
 use crate::plane::OriginTls;
 use crate::worker::Worker;
@@ -52,34 +52,70 @@ async fn connect(
     let origin = &provider.origin;
     if origin.tls && transport.is_none() {
         // Never plain where TLS is configured, whatever else went wrong.
-        return Err(ConnectFailure { failure: TargetFailure::Tls, detail: "no TLS transport".into() });
+        let failure = TargetFailure::Tls(TlsFailure::Unverified);
+        return Err(ConnectFailure { failure, detail: "no TLS transport".into() });
     }
     let addresses = origin.addresses.load_full();
+    let unreached = match &origin.proxy {
+        Some(_) => TargetFailure::Proxy(ProxyFailure::Unreachable),
+        None => TargetFailure::Connect,
+    };
     let mut last =
-        ConnectFailure { failure: TargetFailure::Connect, detail: format!("{} has no address", origin.host) };
+        ConnectFailure { failure: unreached, detail: format!("{} has no address", origin.dialed().0) };
     let start = if addresses.len() > 1 { worker.turn_address() } else { 0 };
     let tried = addresses.len().min(limits::ADDRESSES_TRIED_MAX);
     for step in 0..tried {
         let address = addresses[(start + step) % addresses.len()];
         // An address that swallows everything must leave time for the others.
         let now = worker.now();
-        let share = deadline.since(now) / (tried - step) as u32;
+        let share = now + deadline.since(now) / (tried - step) as u32;
         let connecting = async {
-            match transport {
-                None => Conn::connect(address).await.map_err(ConnectError::Io),
-                Some(it) => Conn::connect_tls(address, &it.tls, &it.name).await,
-            }
+            let conn = Conn::connect(address).await.map_err(|error| (unreached, error.to_string()))?;
+            begin(conn, origin, transport).await
         };
-        let made = tidegate_ring::deadline((now + share).as_ns(), connecting).await;
-        match made.unwrap_or_else(|_| Err(ConnectError::Io(std::io::ErrorKind::TimedOut.into()))) {
+        let made = tidegate_ring::deadline(share.as_ns(), connecting).await;
+        match made.unwrap_or_else(|_| Err((unreached, "no answer in time".into()))) {
             Ok(conn) => return Ok(Upstream { conn, source: Source::default(), reused: false }),
-            Err(ConnectError::Tls { check, detail }) => {
-                // Another address of the same name has the same certificate.
-                let detail = format!("{address}: {check:?}: {detail}");
-                return Err(ConnectFailure { failure: TargetFailure::Tls, detail });
+            Err((failure, detail)) => {
+                last = ConnectFailure { failure, detail: format!("{address}: {detail}") };
+                // Another address of the same name has the same certificate, and the same rules.
+                if failure != unreached && failure != TargetFailure::Connect {
+                    break;
+                }
             }
-            Err(ConnectError::Io(error)) => last.detail = format!("{address}: {error}"),
         }
     }
     Err(last)
+}
+
+/// What stands between a socket and a request: the proxy's tunnel, then TLS.
+async fn begin(
+    conn: Conn,
+    origin: &Origin,
+    transport: Option<&OriginTls>,
+) -> Result<Conn, (TargetFailure, String)> {
+    let conn = match &origin.proxy {
+        None => conn,
+        Some(proxy) => tunnel::open(conn, proxy, origin)
+            .await
+            .map_err(|(failure, detail)| (TargetFailure::Proxy(failure), detail))?,
+    };
+    let Some(transport) = transport else { return Ok(conn) };
+    Conn::start_tls(conn, &transport.tls, &transport.name).await.map_err(|error| match error {
+        ConnectError::Io(error) => (TargetFailure::Connect, error.to_string()),
+        ConnectError::Tls { check, detail } => {
+            (TargetFailure::Tls(failure_of(check)), format!("{check:?}: {detail}"))
+        }
+    })
+}
+
+fn failure_of(check: TlsCheck) -> TlsFailure {
+    match check {
+        TlsCheck::Expired => TlsFailure::Expired,
+        TlsCheck::WrongName => TlsFailure::WrongName,
+        TlsCheck::UnknownIssuer => TlsFailure::UnknownIssuer,
+        TlsCheck::Truncated => TlsFailure::Truncated,
+        TlsCheck::Protocol => TlsFailure::Protocol,
+        TlsCheck::NoCertificate | TlsCheck::Other => TlsFailure::Unverified,
+    }
 }

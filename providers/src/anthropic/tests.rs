@@ -278,6 +278,7 @@ const FAULTS: &[(FaultKind, &str)] = &[
     (FaultKind::RoutesOverloaded, "overloaded_error"),
     (FaultKind::UpstreamFailed, "api_error"),
     (FaultKind::UpstreamTimedOut, "timeout_error"),
+    (FaultKind::UpstreamTls(tidegate_core::verdict::TlsFailure::Expired), "api_error"),
 ];
 
 #[test]

@@ -1,5 +1,8 @@
 //! Whom we trust and who we are: the settings of a TLS client and of a TLS server, checked when they are made.
 //!
+//! A server offers TLS 1.2 and 1.3 with forward secrecy and authenticated encryption alone, no early data, and
+//! resumption by tickets whose keys turn every six hours; what it remembers beside them has a bound.
+//!
 //! It reads PEM text and, if asked, the host's root store; both at start or reload, on the control plane. It never
 //! makes a connection and has no setting that weakens verification.
 
@@ -11,6 +14,8 @@ use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoClientAuth, ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
@@ -18,6 +23,8 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 const ALPN: &[u8] = b"http/1.1";
 /// Sessions kept for resumption by one `ClientTls`; a server name holds up to eight tickets.
 const SESSIONS_MAX: usize = 256;
+/// Sessions that one `ServerTls` remembers for TLS 1.2 clients that take no ticket; about 1 KiB each.
+const SERVER_SESSIONS_MAX: usize = 1_024;
 
 /// The roots that a client trusts.
 #[derive(Clone, Copy)]
@@ -98,27 +105,61 @@ impl fmt::Debug for ClientTls {
     }
 }
 
+/// Who a TLS server is, and whom it asks to prove who they are. All PEM.
+#[derive(Clone, Copy)]
+pub struct ServerIdentity<'a> {
+    /// Its own certificate first, then those that lead to a root.
+    pub chain_pem: &'a [u8],
+    /// The private key of the first certificate.
+    pub key_pem: &'a [u8],
+    /// Authorities of client certificates. With them, a client without a certificate of theirs is refused.
+    pub client_ca_pem: Option<&'a [u8]>,
+}
+
 /// What a TLS server needs to accept: its chain and its key. Cheap to clone, shared by threads.
 #[derive(Clone)]
 pub struct ServerTls(Arc<ServerConfig>);
 
 impl ServerTls {
-    /// An identity from a certificate chain (its own certificate first) and the private key to it, both PEM.
+    /// An identity that asks no client for a certificate.
     ///
     /// # Errors
     /// [`TlsSetupError::BadChain`] and [`TlsSetupError::BadKey`].
     pub fn new(chain_pem: &[u8], key_pem: &[u8]) -> Result<ServerTls, TlsSetupError> {
-        let chain = certificates(chain_pem).map_err(TlsSetupError::BadChain)?;
-        let key = PrivateKeyDer::from_pem_slice(key_pem)
+        ServerTls::of(&ServerIdentity { chain_pem, key_pem, client_ca_pem: None })
+    }
+
+    /// The server with this identity.
+    ///
+    /// # Errors
+    /// [`TlsSetupError::BadChain`], [`TlsSetupError::BadKey`], and [`TlsSetupError::BadRoots`] for the authorities of
+    /// client certificates.
+    pub fn of(identity: &ServerIdentity<'_>) -> Result<ServerTls, TlsSetupError> {
+        let chain = certificates(identity.chain_pem).map_err(TlsSetupError::BadChain)?;
+        let key = PrivateKeyDer::from_pem_slice(identity.key_pem)
             .map_err(|error| TlsSetupError::BadKey(error.to_string()))?;
+        let crypto = |error: rustls::Error| TlsSetupError::Crypto(error.to_string());
         let mut config = ServerConfig::builder_with_details(provider(), Arc::new(WorkerClock))
             .with_safe_default_protocol_versions()
-            .map_err(|error| TlsSetupError::Crypto(error.to_string()))?
-            .with_no_client_auth()
+            .map_err(crypto)?
+            .with_client_cert_verifier(client_verifier(identity.client_ca_pem)?)
             .with_single_cert(chain, key)
             .map_err(|error| TlsSetupError::BadKey(error.to_string()))?;
         config.alpn_protocols = vec![ALPN.to_vec()];
+        // The stronger suite where both know it, whatever the client puts first.
+        config.ignore_client_order = true;
+        config.ticketer = aws_lc_rs::Ticketer::new().map_err(crypto)?;
+        config.session_storage = ServerSessionMemoryCache::new(SERVER_SESSIONS_MAX);
         Ok(ServerTls(Arc::new(config)))
+    }
+
+    /// The same, with the sessions of `before`: who has a ticket of the old one resumes with it here. Only for one that
+    /// trusts the same client authorities: what a client proved to the old one is not asked for again.
+    pub fn resuming(self, before: &ServerTls) -> ServerTls {
+        let mut config = ServerConfig::clone(&self.0);
+        config.ticketer = Arc::clone(&before.0.ticketer);
+        config.session_storage = Arc::clone(&before.0.session_storage);
+        ServerTls(Arc::new(config))
     }
 
     pub(super) fn config(&self) -> &Arc<ServerConfig> {
@@ -175,6 +216,14 @@ impl std::error::Error for InvalidName {}
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
+}
+
+fn client_verifier(ca_pem: Option<&[u8]>) -> Result<Arc<dyn ClientCertVerifier>, TlsSetupError> {
+    let Some(ca_pem) = ca_pem else { return Ok(Arc::new(NoClientAuth)) };
+    let roots = Arc::new(root_store(&Roots::Only { ca_pem })?);
+    WebPkiClientVerifier::builder_with_provider(roots, provider())
+        .build()
+        .map_err(|error| TlsSetupError::BadRoots(error.to_string()))
 }
 
 fn root_store(roots: &Roots<'_>) -> Result<RootCertStore, TlsSetupError> {

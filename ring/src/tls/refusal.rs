@@ -17,6 +17,8 @@ pub enum TlsCheck {
     WrongName,
     /// No root that we trust vouches for the certificate.
     UnknownIssuer,
+    /// The peer, a client that was asked for a certificate, has none.
+    NoCertificate,
     /// The peer ended the connection before the handshake was complete.
     Truncated,
     /// The peer does not speak TLS, or not as we do, or it refused us by an alert.
@@ -32,6 +34,7 @@ impl TlsCheck {
             TlsCheck::Expired => "expired",
             TlsCheck::WrongName => "wrong_name",
             TlsCheck::UnknownIssuer => "unknown_issuer",
+            TlsCheck::NoCertificate => "no_certificate",
             TlsCheck::Truncated => "truncated",
             TlsCheck::Protocol => "protocol",
             TlsCheck::Other => "other",
@@ -42,10 +45,10 @@ impl TlsCheck {
     pub(crate) fn of(error: &Error) -> TlsCheck {
         match error {
             Error::InvalidCertificate(reason) => TlsCheck::of_certificate(reason),
+            Error::NoCertificatesPresented => TlsCheck::NoCertificate,
             Error::InappropriateMessage { .. }
             | Error::InappropriateHandshakeMessage { .. }
             | Error::InvalidMessage(_)
-            | Error::NoCertificatesPresented
             | Error::UnsupportedNameType
             | Error::DecryptError
             | Error::PeerIncompatible(_)
@@ -78,6 +81,7 @@ impl fmt::Display for TlsCheck {
             TlsCheck::Expired => "the certificate is outside of its period of validity",
             TlsCheck::WrongName => "the certificate is for another name",
             TlsCheck::UnknownIssuer => "the certificate's issuer is not trusted",
+            TlsCheck::NoCertificate => "the peer has no certificate",
             TlsCheck::Truncated => "the peer ended the connection during the handshake",
             TlsCheck::Protocol => "the peer does not speak TLS as we do",
             TlsCheck::Other => "the peer could not be verified",

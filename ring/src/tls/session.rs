@@ -10,7 +10,7 @@ use std::io::{self, BufRead, IoSlice, Write};
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, Connection, HandshakeKind, ServerConfig, ServerConnection};
 
 /// Plaintext sealed in one step: exactly one full record, so that a waiting send holds little.
 pub(super) const STEP_BYTES: usize = 16 * 1024;
@@ -44,6 +44,11 @@ impl Session {
 
     pub(super) fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
+    }
+
+    /// Whether the handshake took up an earlier session.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.connection.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
     /// Whether the peer has said that nothing more will come (close_notify).
@@ -172,7 +177,6 @@ impl<'a> Rest<'a> {
 mod tests {
     use super::*;
     use crate::tls::{ClientTls, Roots, ServerTls, TlsCheck};
-    use rustls::HandshakeKind;
 
     fn pair() -> (Session, Session) {
         let (client, server) = settings();
@@ -250,6 +254,21 @@ mod tests {
             shake_hands(&mut client, &mut server, 4096);
             assert_eq!(client.connection.handshake_kind(), Some(expected));
             assert_eq!(client.connection.alpn_protocol(), Some(&b"http/1.1"[..]));
+        }
+    }
+
+    #[test]
+    fn a_ticket_needs_nothing_that_the_server_remembers() {
+        let (client_tls, server_tls) = settings();
+        let mut forgetful = ServerConfig::clone(server_tls.config());
+        forgetful.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        let forgetful = Arc::new(forgetful);
+        for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let name = ServerName::try_from("peer.test").expect("a name");
+            let mut client = Session::client(client_tls.config(), name).expect("a client");
+            let mut server = Session::server(&forgetful).expect("a server");
+            shake_hands(&mut client, &mut server, 4096);
+            assert_eq!(client.connection.handshake_kind(), Some(expected));
         }
     }
 

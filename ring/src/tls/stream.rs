@@ -69,16 +69,26 @@ impl TlsConn {
     ) -> Result<TlsConn, ConnectError> {
         let session =
             Session::client(tls.config(), name.as_rustls()).map_err(|error| ConnectError::tls(&error))?;
-        TlsConn::establish(socket, session).await
+        TlsConn::establish(socket, session, b"", async |step| step()).await
     }
 
-    /// The server's handshake over `socket`.
-    pub(crate) async fn accept(socket: Plain, tls: &ServerTls) -> Result<TlsConn, ConnectError> {
+    /// The server's handshake over `socket`, from which `received` was read already. `pace` carries its steps out.
+    pub(crate) async fn accept(
+        socket: Plain,
+        tls: &ServerTls,
+        received: &[u8],
+        pace: impl AsyncFn(&mut dyn FnMut()),
+    ) -> Result<TlsConn, ConnectError> {
         let session = Session::server(tls.config()).map_err(|error| ConnectError::tls(&error))?;
-        TlsConn::establish(socket, session).await
+        TlsConn::establish(socket, session, received, pace).await
     }
 
-    async fn establish(socket: Plain, session: Session) -> Result<TlsConn, ConnectError> {
+    async fn establish(
+        socket: Plain,
+        session: Session,
+        received: &[u8],
+        pace: impl AsyncFn(&mut dyn FnMut()),
+    ) -> Result<TlsConn, ConnectError> {
         let stream = Stream {
             socket,
             session: RefCell::new(session),
@@ -87,7 +97,7 @@ impl TlsConn {
             write: Cell::new(WriteSide::Idle),
             shutdown_wanted: Cell::new(false),
         };
-        stream.shake_hands().await?;
+        stream.shake_hands(received, pace).await?;
         Ok(TlsConn(Rc::new(stream)))
     }
 
@@ -173,13 +183,23 @@ impl TlsConn {
         self.0.socket.abort();
     }
 
+    /// Whether the handshake took up an earlier session.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.0.session.borrow().is_resumed()
+    }
+
     pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
         self.0.socket.peer_addr()
     }
 }
 
 impl Stream {
-    async fn shake_hands(&self) -> Result<(), ConnectError> {
+    async fn shake_hands(
+        &self,
+        early: &[u8],
+        pace: impl AsyncFn(&mut dyn FnMut()),
+    ) -> Result<(), ConnectError> {
+        self.take_step(early, &pace).await?;
         loop {
             self.flush().await?;
             if !self.session.borrow().is_handshaking() {
@@ -190,13 +210,24 @@ impl Stream {
                 let detail = "the connection ended before the handshake was complete".to_owned();
                 return Err(ConnectError::Tls { check: TlsCheck::Truncated, detail });
             }
-            if let Err(error) = self.absorb(&received) {
-                drop(received);
-                // The alert says why; whether the peer hears it changes nothing.
-                let _ = self.flush().await;
-                return Err(ConnectError::tls(&error));
-            }
+            self.take_step(&received, &pace).await?;
         }
+    }
+
+    /// Takes in a part of the peer's handshake: this is what costs time.
+    async fn take_step(
+        &self,
+        received: &[u8],
+        pace: &impl AsyncFn(&mut dyn FnMut()),
+    ) -> Result<(), ConnectError> {
+        let mut outcome = Ok(());
+        if !received.is_empty() {
+            pace(&mut || outcome = self.absorb(received)).await;
+        }
+        let Err(error) = outcome else { return Ok(()) };
+        // The alert says why; whether the peer hears it changes nothing.
+        let _ = self.flush().await;
+        Err(ConnectError::tls(&error))
     }
 
     /// Puts everything that the session has queued on the wire.

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use tidegate_core::limits::{CLASSES_MAX, PROVIDERS_MAX};
-use tidegate_core::snapshot::{AccountDraft, ClassDraft, OriginDraft, ProviderDraft, Reach, Timeouts};
+use tidegate_core::snapshot::{
+    AccountDraft, ClassDraft, ForwardProxy, OriginDraft, ProviderDraft, Reach, Timeouts,
+};
 use tidegate_providers::Dialect;
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
 use super::Check;
 use super::timeouts::DEFAULTS;
 use crate::config::complaint::Spot;
 use crate::config::field::Field;
 use crate::config::raw::{RawConfig, RawProvider};
-use crate::config::{suggest, url};
+use crate::config::{proxy, suggest, url};
 
 impl Check<'_> {
     /// Checks all providers. Those with mistakes are in the result, too, as far as they go, so that what refers to
@@ -117,29 +117,54 @@ impl Check<'_> {
             self.notes.warning(raw.private.spot_or(spot), "`private` says nothing here", hint);
         }
         let ca_pem = self.certificates(&raw.ca_file, url.tls);
+        let proxy = self.proxy(&raw.proxy, &url, spot);
         let url::BaseUrl { tls, host, port, path, reach, .. } = url;
-        OriginDraft { tls, host, port, base_path: path, ca_pem, reach }
+        OriginDraft { tls, host, port, base_path: path, ca_pem, reach, proxy }
+    }
+
+    /// The provider's own proxy, else the environment's where that serves its origin.
+    fn proxy(&self, field: &Field<String>, url: &url::BaseUrl, url_spot: Spot) -> Option<ForwardProxy> {
+        if !field.is_absent() {
+            let (text, is_literal, spot) = self.resolved(field)?;
+            if text == "none" {
+                return None;
+            }
+            let proxy = proxy::parse(&text, "proxy")
+                .map_err(|(message, hint)| self.notes.error(spot, message, hint.map(str::to_owned)))
+                .ok();
+            if is_literal && proxy.as_ref().is_some_and(|it| it.authorization.is_some()) {
+                let hint = "use `${env:NAME}` or `${file:/path}` within the URL".to_owned();
+                self.notes.warning(spot, "the proxy's credentials stand in the file itself", hint);
+            }
+            return proxy;
+        }
+        let set = |name: &'static str| {
+            self.surroundings.variable(name).filter(|it| !it.trim().is_empty()).map(|it| (name, it))
+        };
+        // A plain origin is an address of one's own network, or this host: no matter for the way out.
+        let (name, text) = proxy::VARIABLES.into_iter().find_map(set).filter(|_| url.tls)?;
+        let exceptions = proxy::EXCEPTIONS.into_iter().find_map(set).map(|it| it.1).unwrap_or_default();
+        if proxy::is_exempt(&exceptions, &url.host, url.port) {
+            return None;
+        }
+        proxy::parse(text.trim(), name)
+            .map_err(|(message, _)| {
+                let hint = "mend the variable, or write `proxy: none` at the provider".to_owned();
+                self.notes.error(
+                    url_spot,
+                    format!("`{name}` of the environment cannot be used: {message}"),
+                    hint,
+                );
+            })
+            .ok()
     }
 
     fn certificates(&self, field: &Field<String>, tls: bool) -> Option<Arc<[u8]>> {
-        let (path, spot) = self.text(field)?;
+        let (_, spot) = field.given()?;
         if !tls {
             self.notes.warning(spot, "`ca_file` says nothing without TLS", None);
         }
-        let content = match self.surroundings.file(&path) {
-            Ok(content) => content,
-            Err(error) => {
-                self.notes.error(spot, format!("cannot read `{path}`: {error}"), None);
-                return None;
-            }
-        };
-        let certificates: Result<Vec<CertificateDer<'_>>, _> =
-            CertificateDer::pem_slice_iter(&content).collect();
-        if certificates.is_ok_and(|it| !it.is_empty()) {
-            return Some(content.into());
-        }
-        self.notes.error(spot, format!("`{path}` holds no certificate in PEM form"), None);
-        None
+        self.certificate_file(field).map(|it| it.pem)
     }
 
     /// The operator's classes, then the known ones that he did not restate. The last takes every model.
@@ -198,5 +223,6 @@ fn nowhere() -> OriginDraft {
         base_path: String::new(),
         ca_pem: None,
         reach: Reach::Public,
+        proxy: None,
     }
 }
