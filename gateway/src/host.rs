@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tidegate_core::limits;
 
 /// Raises the limit of descriptors as far as it may go; returns what holds then.
@@ -49,6 +50,21 @@ pub(crate) fn parallelism() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// A core for each of `workers`, where there are as many as cores that the process may use, and it may use them
+/// whole: with fewer workers, or under a quota of processor time, the scheduler knows better.
+pub(crate) fn cores_for(workers: usize) -> Option<Vec<usize>> {
+    let allowed = sched_getaffinity(None).ok()?;
+    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
+    (workers > 1 && cores.len() == workers && parallelism() == workers).then_some(cores)
+}
+
+/// Keeps the calling thread on `core`. A host that does not allow it loses nothing but a little speed.
+pub(crate) fn pin(core: usize) {
+    let mut only = CpuSet::new();
+    only.set(core);
+    let _ = sched_setaffinity(None, &only);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,5 +74,24 @@ mod tests {
         assert!((1..=limits::SLOTS_MAX).contains(&slots()));
         assert!(body_memory_bytes() > limits::BODY_BYTES_MAX as u64);
         assert!(parallelism() >= 1);
+    }
+
+    #[test]
+    fn workers_get_a_core_each_only_where_that_is_all_there_is() {
+        let all = parallelism();
+        assert_eq!(cores_for(all + 1), None);
+        assert_eq!(cores_for(1), None, "nothing to gain");
+        if let Some(cores) = cores_for(all) {
+            assert_eq!(cores.len(), all);
+            let of_a_pinned_thread = std::thread::spawn(move || {
+                pin(cores[0]);
+                (sched_getaffinity(None).expect("a mask").count(), cores[0])
+            });
+            assert_eq!(of_a_pinned_thread.join().expect("no panic").0, 1);
+            assert!(
+                sched_getaffinity(None).expect("a mask").count() as usize >= all,
+                "other threads are free"
+            );
+        }
     }
 }

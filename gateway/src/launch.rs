@@ -133,12 +133,15 @@ impl Prepared {
         let mut reports = Vec::with_capacity(inboxes.len());
         let mut entries = Vec::with_capacity(inboxes.len());
         let mut threads = Vec::with_capacity(inboxes.len());
+        let cores = host::cores_for(inboxes.len()).unwrap_or_default();
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let (report, consumer) = rtrb::RingBuffer::new(limits::REPORTS_MAX);
             reports.push(consumer);
             let (entry, consumer) = rtrb::RingBuffer::new(limits::ACCESS_ENTRIES_MAX);
             entries.push(consumer);
-            let setup = WorkerSetup { plane: plane.clone(), index, reports: report, entries: entry, inbox };
+            let core = cores.get(index).copied();
+            let setup =
+                WorkerSetup { plane: plane.clone(), index, reports: report, entries: entry, inbox, core };
             threads.push(worker::start(setup).map_err(LaunchError::Thread)?);
         }
         Ok(Launched { plane, selection, listen, reports, entries, threads })

@@ -15,6 +15,7 @@ use tidegate_ring::RingOptions;
 
 use super::{Kept, serve};
 use crate::handover::Inbox;
+use crate::host;
 use crate::plane::Plane;
 
 /// What a worker is started with.
@@ -29,6 +30,8 @@ pub struct WorkerSetup {
     pub entries: rtrb::Producer<Entry>,
     /// Where other workers hand connections over.
     pub inbox: Inbox,
+    /// The core it stays on, if on one.
+    pub core: Option<usize>,
 }
 
 /// Starts a worker on a thread of its own; the thread ends when the worker has drained, or with an error when it failed
@@ -40,7 +43,8 @@ pub fn start(setup: WorkerSetup) -> io::Result<std::thread::JoinHandle<io::Resul
 }
 
 fn live(setup: WorkerSetup) -> io::Result<()> {
-    let WorkerSetup { plane, index, reports, entries, inbox } = setup;
+    let WorkerSetup { plane, index, reports, entries, inbox, core } = setup;
+    core.into_iter().for_each(host::pin);
     let kept = Rc::new(Kept::new(reports, entries, inbox));
     let mut rebuilds = Rebuilds::default();
     loop {
