@@ -20,6 +20,7 @@ pub mod health;
 pub mod ingress;
 pub mod limits;
 pub mod moment;
+pub mod owner;
 pub mod quota;
 pub mod report;
 pub mod route;
