@@ -36,6 +36,8 @@ pub const PASSING_USAGE_BYTES_MAX: usize = 4 * 1024;
 pub const EVENTS_HELD_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of one event of a stream that is looked at; a larger one passes unread.
 pub const EVENT_BYTES_MAX: usize = EVENTS_HELD_BYTES_MAX;
+/// Ids of files that one call may name.
+pub const FILES_NAMED_MAX: usize = 256;
 /// Depth of JSON.
 pub const JSON_DEPTH_MAX: usize = 128;
 /// Bytes of a model name.

@@ -220,8 +220,9 @@ fn skimmed<'b>(operation: &Operation<'_>, body: &'b [u8]) -> Result<Skim<'b>, St
     if matches!(operation.kind, OperationKind::Form | OperationKind::Object) {
         return Ok(Skim::default());
     }
-    let skim = skim(body, SkimLimits { depth_max: limits::JSON_DEPTH_MAX })
-        .map_err(|error| malformed(error.to_string()))?;
+    let skim =
+        skim(body, SkimLimits { depth_max: limits::JSON_DEPTH_MAX, files_max: limits::FILES_NAMED_MAX })
+            .map_err(|error| malformed(error.to_string()))?;
     if skim.model.is_none() { Err(no_model()) } else { Ok(skim) }
 }
 

@@ -43,6 +43,9 @@ impl std::error::Error for FormError {}
 pub struct FormSearch {
     name: &'static str,
     value_bytes_max: usize,
+    /// The part whose content is shown as it passes.
+    file: Option<&'static str>,
+    file_seen: bool,
     delimiter: Vec<u8>,
     at: At,
     /// What was not decided yet. Begins with a line end of its own, as if one stood before the form.
@@ -58,6 +61,8 @@ enum At {
     Skipped,
     /// In the part that is wanted.
     Wanted,
+    /// In the part whose content is shown.
+    File,
     /// Behind a delimiter.
     Delimiter,
     /// Behind the last delimiter.
@@ -82,7 +87,23 @@ impl FormSearch {
     pub fn new(boundary: &[u8], name: &'static str, value_bytes_max: usize) -> FormSearch {
         let window = b"\r\n".to_vec();
         let delimiter = [DELIMITER, boundary].concat();
-        FormSearch { name, value_bytes_max, delimiter, at: At::Skipped, window, passed: 0, found: None }
+        FormSearch {
+            name,
+            value_bytes_max,
+            file: None,
+            file_seen: false,
+            delimiter,
+            at: At::Skipped,
+            window,
+            passed: 0,
+            found: None,
+        }
+    }
+
+    /// Shows the content of the part `file`, too, which then may stand there once only.
+    #[must_use]
+    pub fn showing(self, file: &'static str) -> FormSearch {
+        FormSearch { file: Some(file), ..self }
     }
 
     /// Takes the next piece of the form.
@@ -90,11 +111,19 @@ impl FormSearch {
     /// # Errors
     /// The first thing that is wrong; the form must not be passed on.
     pub fn feed(&mut self, piece: &[u8]) -> Result<(), FormError> {
+        self.feed_showing(piece, &mut |_| {})
+    }
+
+    /// The same; `show` gets what passes of the part that is to be shown.
+    ///
+    /// # Errors
+    /// As [`FormSearch::feed`].
+    pub fn feed_showing(&mut self, piece: &[u8], show: &mut dyn FnMut(&[u8])) -> Result<(), FormError> {
         if self.at == At::Over {
             return Ok(());
         }
         self.window.extend_from_slice(piece);
-        while self.step()? {}
+        while self.step(show)? {}
         Ok(())
     }
 
@@ -109,16 +138,16 @@ impl FormSearch {
     }
 
     /// False where more is needed.
-    fn step(&mut self) -> Result<bool, FormError> {
+    fn step(&mut self, show: &mut dyn FnMut(&[u8])) -> Result<bool, FormError> {
         match self.at {
             At::Over => Ok(false),
             At::Delimiter => self.step_head(),
-            At::Skipped | At::Wanted => self.step_value(),
+            At::Skipped | At::Wanted | At::File => self.step_value(show),
         }
     }
 
     /// To the next delimiter.
-    fn step_value(&mut self) -> Result<bool, FormError> {
+    fn step_value(&mut self, show: &mut dyn FnMut(&[u8])) -> Result<bool, FormError> {
         let found = memmem::find(&self.window, &self.delimiter);
         // What may be the beginning of a delimiter stays.
         let safe = found.unwrap_or((self.window.len() + 1).saturating_sub(self.delimiter.len()));
@@ -128,6 +157,9 @@ impl FormSearch {
             }
             let Some(end) = found else { return Ok(false) };
             self.take_value(end)?;
+        }
+        if self.at == At::File {
+            show(&self.window[..safe]);
         }
         self.give_up(safe);
         if found.is_some() {
@@ -164,11 +196,17 @@ impl FormSearch {
             let too_long = self.window.len() > PART_HEAD_BYTES_MAX;
             return if too_long { Err(FormError::Malformed) } else { Ok(false) };
         };
-        let wanted = is_named(&self.window[2.min(end)..end], self.name)?;
-        if wanted && self.found.is_some() {
+        let head = &self.window[2.min(end)..end];
+        let wanted = is_named(head, self.name)?;
+        let shown = self.file.map_or(Ok(false), |file| is_named(head, file))?;
+        if (wanted && self.found.is_some()) || (shown && std::mem::replace(&mut self.file_seen, true)) {
             return Err(FormError::Duplicate);
         }
-        self.at = if wanted { At::Wanted } else { At::Skipped };
+        self.at = match (wanted, shown) {
+            (true, _) => At::Wanted,
+            (_, true) => At::File,
+            _ => At::Skipped,
+        };
         self.give_up(end + 4);
         Ok(true)
     }
@@ -295,6 +333,23 @@ mod tests {
         assert_eq!(wrong("--b1 \r\n".to_owned()), FormError::Malformed);
         assert_eq!(wrong("--b1\n\n".to_owned()), FormError::Malformed);
         assert_eq!(wrong(format!("--b1\r\nX: {}", "x".repeat(9_000))), FormError::Malformed);
+    }
+
+    #[test]
+    fn a_part_is_shown_as_it_passes() {
+        for step in 1..FORM.len() {
+            let mut search = FormSearch::new(b"b1", "language", 64).showing("file");
+            let mut shown = Vec::new();
+            let fed = FORM
+                .as_bytes()
+                .chunks(step)
+                .try_for_each(|piece| search.feed_showing(piece, &mut |it| shown.extend_from_slice(it)));
+            assert_eq!(fed, Err(FormError::WrongValue), "an empty value");
+            assert_eq!(String::from_utf8_lossy(&shown), "x\r\n--b\r\n\r\nname=\"model\"", "pieces of {step}");
+        }
+        let twice = format!("{0}{0}--b1--", part("form-data; name=file", "", "x"));
+        let mut search = FormSearch::new(b"b1", "model", 64).showing("file");
+        assert_eq!(search.feed(twice.as_bytes()), Err(FormError::Duplicate));
     }
 
     #[test]

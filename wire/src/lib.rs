@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod body;
+pub mod follow;
 pub mod form;
 pub mod forwarded;
 pub mod head;

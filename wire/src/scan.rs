@@ -24,15 +24,15 @@ pub(crate) struct RawString<'a> {
 }
 
 /// Is shown every key of the objects inside a value, at any depth.
-pub(crate) trait KeyWatch {
-    /// `first` is the first byte of the key's value.
-    fn key(&mut self, key: RawString<'_>, first: u8);
+pub(crate) trait KeyWatch<'a> {
+    /// `value` is the text from the key's value on, which was not checked yet.
+    fn key(&mut self, key: RawString<'a>, value: &'a [u8]);
 }
 
 /// Nobody wants to know.
-impl KeyWatch for () {
+impl<'a> KeyWatch<'a> for () {
     #[inline]
-    fn key(&mut self, _key: RawString<'_>, _first: u8) {}
+    fn key(&mut self, _key: RawString<'a>, _value: &'a [u8]) {}
 }
 
 /// A place in a text.
@@ -54,6 +54,11 @@ impl<'a> Scanner<'a> {
 
     pub(crate) fn peek(&self) -> Option<u8> {
         self.text.get(self.at).copied()
+    }
+
+    /// All of the text from here on.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.text.get(self.at..).unwrap_or_default()
     }
 
     pub(crate) fn slice(&self, span: &Range<usize>) -> &'a [u8] {
@@ -100,7 +105,7 @@ impl<'a> Scanner<'a> {
     pub(crate) fn value(
         &mut self,
         depth: usize,
-        watch: &mut impl KeyWatch,
+        watch: &mut impl KeyWatch<'a>,
     ) -> Result<Range<usize>, JsonError> {
         let start = self.at;
         self.at = value_end(self.text, start, Nesting::new(depth, self.depth_max), watch)?;
@@ -142,6 +147,11 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// Whether `text` is a number, `true`, `false` or `null`, and nothing else.
+pub(crate) fn is_scalar(text: &[u8]) -> bool {
+    matches!(text, b"true" | b"false" | b"null") || number_end(text, 0) == Ok(text.len())
+}
+
 /// The containers that are open: one bit each, set for an object.
 struct Nesting {
     objects: [u64; DEPTH_CEILING / 64],
@@ -174,11 +184,11 @@ impl Nesting {
 }
 
 /// Where the value ends that begins at `at`. A loop and no recursion: nesting costs bits, not stack.
-fn value_end(
-    text: &[u8],
+fn value_end<'a>(
+    text: &'a [u8],
     mut at: usize,
     mut nesting: Nesting,
-    watch: &mut impl KeyWatch,
+    watch: &mut impl KeyWatch<'a>,
 ) -> Result<usize, JsonError> {
     loop {
         at = match text.get(at) {
@@ -226,9 +236,9 @@ fn value_end(
 
 /// Passes over a key and its colon to the value, and shows the key.
 #[inline]
-fn watched_key(text: &[u8], at: usize, watch: &mut impl KeyWatch) -> Result<usize, JsonError> {
+fn watched_key<'a>(text: &'a [u8], at: usize, watch: &mut impl KeyWatch<'a>) -> Result<usize, JsonError> {
     let (key, value) = key_and_value(text, at)?;
-    watch.key(key, text.get(value).copied().unwrap_or_default());
+    watch.key(key, text.get(value..).unwrap_or_default());
     Ok(value)
 }
 

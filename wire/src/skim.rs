@@ -20,6 +20,8 @@ pub const MODEL_BYTES_MAX: usize = 256;
 pub struct SkimLimits {
     /// How deep the text may nest; the object itself is the first level. At most 256.
     pub depth_max: usize,
+    /// How many files it may name.
+    pub files_max: usize,
 }
 
 /// Why a body cannot be routed.
@@ -39,6 +41,8 @@ pub enum SkimErrorKind {
     Trailing,
     /// This member occurs twice.
     Duplicate(&'static str),
+    /// More of these than the limit.
+    TooMany(&'static str),
     /// This member is not of the type it has to be.
     WrongType(&'static str),
 }
@@ -63,6 +67,7 @@ impl std::fmt::Display for SkimError {
             SkimErrorKind::TooDeep => write!(f, "the JSON nests too deep at byte {offset}"),
             SkimErrorKind::Trailing => write!(f, "something follows the JSON object at byte {offset}"),
             SkimErrorKind::Duplicate(name) => write!(f, "`{name}` occurs twice, again at byte {offset}"),
+            SkimErrorKind::TooMany(name) => write!(f, "there are too many of `{name}` at byte {offset}"),
             SkimErrorKind::WrongType(name) => {
                 write!(f, "`{name}` has a wrong type or value, at byte {offset}")
             }
@@ -167,6 +172,8 @@ pub struct Skim<'a> {
     pub prefix: Option<Range<usize>>,
     /// What ties the call to one account.
     pub pins: Pins,
+    /// The files that it names: each `file_id` string and each element of a `file_ids` array, at any depth.
+    pub files: Vec<JsonStr<'a>>,
     /// `store`, if it is a boolean.
     pub store: Option<bool>,
 }
@@ -180,7 +187,7 @@ pub fn skim(text: &[u8], limits: SkimLimits) -> Result<Skim<'_>, SkimError> {
         let offset = simdutf8::compat::from_utf8(text).err().map_or(0, |error| error.valid_up_to());
         return Err(SkimError { offset, kind: SkimErrorKind::NotUtf8 });
     }
-    let mut reader = reader::Reader::new(text, limits.depth_max);
+    let mut reader = reader::Reader::new(text, limits);
     reader.read()?;
     Ok(reader.finish(text))
 }

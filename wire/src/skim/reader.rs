@@ -3,24 +3,61 @@
 use std::ops::Range;
 
 use super::wanted::Wanted;
-use super::{JsonStr, MODEL_BYTES_MAX, Pins, Skim, SkimError, SkimErrorKind};
+use super::{JsonStr, MODEL_BYTES_MAX, Pins, Skim, SkimError, SkimErrorKind, SkimLimits};
 use crate::json::{self, key_is};
 use crate::scan::{KeyWatch, RawString, Scanner};
 
-/// Notes calls that refer to files kept at an account.
-struct FileWatch<'p>(&'p mut Pins);
+/// A reference to a file.
+const FILE_ID: &str = "file_id";
+/// References to files.
+const FILE_IDS: &str = "file_ids";
 
-impl KeyWatch for FileWatch<'_> {
+/// Notes which files, kept at an account, a call refers to.
+struct FileWatch<'s, 'a> {
+    skim: &'s mut Skim<'a>,
+    files_max: usize,
+    wrong: &'s mut Option<SkimErrorKind>,
+}
+
+impl<'a> KeyWatch<'a> for FileWatch<'_, 'a> {
     #[inline]
-    fn key(&mut self, key: RawString<'_>, first: u8) {
+    fn key(&mut self, key: RawString<'a>, value: &'a [u8]) {
         // The kind of value tells a reference from a tool's parameter that is named so.
-        let refers = match first {
-            b'"' => key_is(key, "file_id"),
-            b'[' => key_is(key, "file_ids") || key_is(key, "vector_store_ids"),
-            _ => false,
-        };
-        if refers {
-            self.0.add(Pins::FILE);
+        match value.first() {
+            Some(b'"') if key_is(key, FILE_ID) => self.note(&mut Scanner::new(value, 1)),
+            Some(b'[') if key_is(key, FILE_IDS) => self.note_all(value),
+            Some(b'[') if key_is(key, "vector_store_ids") => self.skim.pins.add(Pins::FILE),
+            _ => {}
+        }
+    }
+}
+
+impl<'a> FileWatch<'_, 'a> {
+    /// The id at which `scanner` stands. What is wrong with the text is for the pass itself to say.
+    fn note(&mut self, scanner: &mut Scanner<'a>) {
+        self.skim.pins.add(Pins::FILE);
+        if self.skim.files.len() >= self.files_max {
+            *self.wrong = Some(SkimErrorKind::TooMany(FILE_ID));
+        } else if let Ok(string) = scanner.string() {
+            let raw = std::str::from_utf8(string.raw).unwrap_or_default();
+            self.skim.files.push(JsonStr { raw, escaped: string.escaped });
+        }
+    }
+
+    fn note_all(&mut self, array: &'a [u8]) {
+        self.skim.pins.add(Pins::FILE);
+        let mut scanner = Scanner::new(array, 1);
+        let mut first = true;
+        if scanner.open(1).is_err() {
+            return;
+        }
+        while self.wrong.is_none() && scanner.next_element(&mut first).unwrap_or(false) {
+            if scanner.peek() != Some(b'"') {
+                // An id may hide in whatever it is.
+                *self.wrong = Some(SkimErrorKind::WrongType(FILE_IDS));
+                return;
+            }
+            self.note(&mut scanner);
         }
     }
 }
@@ -28,6 +65,9 @@ impl KeyWatch for FileWatch<'_> {
 pub(super) struct Reader<'a> {
     scanner: Scanner<'a>,
     skim: Skim<'a>,
+    files_max: usize,
+    /// What is wrong with the references to files.
+    wrong: Option<SkimErrorKind>,
     seen: u32,
     user_id: Option<JsonStr<'a>>,
     cache_key: Option<JsonStr<'a>>,
@@ -38,10 +78,12 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// A reader at the beginning of `text`, which must be UTF-8.
-    pub(super) fn new(text: &'a [u8], depth_max: usize) -> Reader<'a> {
+    pub(super) fn new(text: &'a [u8], limits: SkimLimits) -> Reader<'a> {
         Reader {
-            scanner: Scanner::new(text, depth_max),
+            scanner: Scanner::new(text, limits.depth_max),
             skim: Skim::default(),
+            files_max: limits.files_max,
+            wrong: None,
             seen: 0,
             user_id: None,
             cache_key: None,
@@ -69,7 +111,7 @@ impl<'a> Reader<'a> {
         }
         self.skim.end_of_object = self.scanner.at().saturating_sub(1);
         self.scanner.expect_end()?;
-        Ok(())
+        self.wrong.map_or(Ok(()), |kind| Err(self.error(kind)))
     }
 
     pub(super) fn finish(mut self, text: &[u8]) -> Skim<'a> {
@@ -258,18 +300,19 @@ impl<'a> Reader<'a> {
         Ok((!null).then_some(span))
     }
 
-    fn skip(&mut self, key: RawString<'_>) -> Result<Range<usize>, SkimError> {
+    fn skip(&mut self, key: RawString<'a>) -> Result<Range<usize>, SkimError> {
         self.watch_key(key);
         self.any_value(1)
     }
 
-    fn watch_key(&mut self, key: RawString<'_>) {
-        let first = self.scanner.peek().unwrap_or_default();
-        FileWatch(&mut self.skim.pins).key(key, first);
+    fn watch_key(&mut self, key: RawString<'a>) {
+        let value = self.scanner.rest();
+        FileWatch { skim: &mut self.skim, files_max: self.files_max, wrong: &mut self.wrong }.key(key, value);
     }
 
     fn any_value(&mut self, depth: usize) -> Result<Range<usize>, SkimError> {
-        Ok(self.scanner.value(depth, &mut FileWatch(&mut self.skim.pins))?)
+        let mut watch = FileWatch { skim: &mut self.skim, files_max: self.files_max, wrong: &mut self.wrong };
+        Ok(self.scanner.value(depth, &mut watch)?)
     }
 
     fn error(&self, kind: SkimErrorKind) -> SkimError {

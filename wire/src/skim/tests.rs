@@ -10,7 +10,7 @@ use super::wanted::Wanted;
 use super::wanted::tests::TOP;
 use super::*;
 
-const LIMITS: SkimLimits = SkimLimits { depth_max: 128 };
+const LIMITS: SkimLimits = SkimLimits { depth_max: 128, files_max: 4 };
 
 fn read(text: &str) -> Skim<'_> {
     skim(text.as_bytes(), LIMITS).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -182,6 +182,21 @@ fn the_prefix_is_what_stays_from_call_to_call() {
 }
 
 #[test]
+fn the_files_that_a_call_names_are_told() {
+    let named = |text: &str| -> Vec<String> {
+        let skim = skim(text.as_bytes(), LIMITS).unwrap();
+        skim.files.iter().map(|it| it.decoded().into_owned()).collect()
+    };
+    let text =
+        r#"{"file_id":"a","x":[{"fil\u0065_id":"b\u0062","file_id":7}],"file_ids":["c","d"],"y":"file_id"}"#;
+    assert_eq!(named(text), ["a", "bb", "c", "d"]);
+    assert_eq!(named(r#"{"file_ids":[],"vector_store_ids":["v"],"file_id":{"type":"string"}}"#), [""; 0]);
+    let kind = |text: &str| skim(text.as_bytes(), LIMITS).unwrap_err().kind;
+    assert_eq!(kind(r#"{"file_ids":["a","b","c","d","e"]}"#), SkimErrorKind::TooMany("file_id"));
+    assert_eq!(kind(r#"{"file_ids":[{"file_id":"a"}]}"#), SkimErrorKind::WrongType("file_ids"));
+}
+
+#[test]
 fn calls_with_state_at_an_account_are_pinned() {
     let pins = |text: &str| read(text).pins;
     assert_eq!(pins(r#"{"container":"c"}"#), Pins::CONTAINER);
@@ -275,11 +290,11 @@ fn the_depth_holds_to_the_level() {
     let deeper = format!(r#"{{"messages":[{}{}]}}"#, "[".repeat(127), "]".repeat(127));
     assert_eq!(refusal(&deeper), Some(SkimErrorKind::TooDeep));
     assert_eq!(
-        skim(b"{}", SkimLimits { depth_max: 0 }).err().map(|error| error.kind),
+        skim(b"{}", SkimLimits { depth_max: 0, files_max: 4 }).err().map(|error| error.kind),
         Some(SkimErrorKind::TooDeep)
     );
     // However large the limit, the stack is safe.
-    let wide = SkimLimits { depth_max: usize::MAX };
+    let wide = SkimLimits { depth_max: usize::MAX, files_max: 4 };
     assert_eq!(
         skim(nested(100_000).as_bytes(), wide).err().map(|error| error.kind),
         Some(SkimErrorKind::TooDeep)
