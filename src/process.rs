@@ -34,6 +34,10 @@ pub(crate) async fn start(
 ) -> Result<Process, String> {
     let settings = checked.settings.clone();
     let mut initial = tidegate_actors::initial_snapshot(&checked, tidegate_gateway::now());
+    if let Some(path) = &settings.state_file {
+        let objects = tidegate_actors::load_owners(path, &initial).map_err(|error| error.to_string())?;
+        tracing::info!(objects, path = %path.display(), "owners of files and batches are known");
+    }
     let mut known_accounts = Vec::new();
     tidegate_actors::resolve_all(&initial).await;
     let prepared =

@@ -137,6 +137,8 @@ pub(crate) struct Board {
     pub(crate) admin_open: watch::Sender<bool>,
     /// Bound before the first actor starts, listened on by the admin actor that lives.
     pub(crate) admin_listener: TcpListener,
+    /// Where the owners of files and batches are written down.
+    pub(crate) state_file: Option<PathBuf>,
     /// The host's root certificates, read when the first key is checked over TLS.
     pub(crate) roots: OnceCell<Arc<RootCertStore>>,
 }
@@ -201,6 +203,7 @@ impl Board {
             entries: Arc::new(Mutex::new(parts.entries)),
             entries_dropped: parts.entries_dropped,
             access: AccessFacts::default(),
+            state_file: parts.loaded.checked.settings.state_file.clone(),
             snapshot: ArcSwap::new(parts.initial),
             loaded: ArcSwap::from_pointee(parts.loaded),
             refused: ArcSwapOption::empty(),

@@ -78,6 +78,8 @@ pub struct Settings {
     pub workers: Option<usize>,
     /// Where the next process asks for the sockets and cells of this one.
     pub takeover: Option<PathBuf>,
+    /// Where the owners of files and batches are written down.
+    pub state_file: Option<PathBuf>,
 }
 
 /// The admin listener.

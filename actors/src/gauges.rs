@@ -85,6 +85,9 @@ fn of_process(board: &Board, r: &mut Registry) {
         whole(u64::from(status::readiness(board).is_ok())),
     );
     r.register("revision", "Revision of the configuration in force", whole(board.snapshot.load().revision));
+    let owners = board.snapshot.load().owners.clone();
+    r.register("objects", "Files and batches whose owner is known", whole(owners.count()));
+    r.register("objects_max", "Files and batches whose owners can be known", whole(owners.capacity()));
     let refused = board.refused.load().is_some();
     r.register(
         "configuration_refused",

@@ -20,6 +20,7 @@ mod initial;
 mod key;
 mod metrics;
 mod names;
+mod owners;
 mod probe;
 mod pump;
 mod quota;
@@ -40,6 +41,7 @@ pub use config::{
     Place, Settings, Severity, admin_address, check_file, check_text, schema, without_file,
 };
 pub use initial::{KnownAccount, curl_examples, initial_snapshot, joined_snapshot};
+pub use owners::{StateError, load_owners};
 pub use reach::{Ground, allows, ground};
 pub use resolver::resolve_all;
 pub use root::{ControlPlane, StartError, Wiring, start};

@@ -374,6 +374,7 @@ fn warn_of_settings(before: &Checked, after: &Checked) {
         ("takeover", before.takeover != after.takeover),
         ("workers", before.workers != after.workers),
         ("log.format", format),
+        ("state.file", before.state_file != after.state_file),
     ] {
         if changed {
             tracing::warn!("`{name}` changed in the configuration; that takes a restart");

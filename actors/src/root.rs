@@ -34,6 +34,7 @@ use crate::door::{Door, Ticket};
 use crate::exporter::{self, Exporter, ExporterMessage};
 use crate::initial::KnownAccount;
 use crate::key::{KeyActor, KeyMessage};
+use crate::owners::Owners;
 use crate::pump::Pump;
 use crate::quota::{QuotaActor, QuotaMessage};
 use crate::reload::{self, ConfigActor, ConfigMessage};
@@ -200,7 +201,7 @@ impl ControlPlane {
         self.board.restarts.load(Ordering::Relaxed)
     }
 
-    /// Names of the actors that live: `access-log`, `admin`, `config`, `exporter`, `pump`, `resolver`, `watchdog`,
+    /// Names of the actors that live: `access-log`, `admin`, `config`, `exporter`, `owners`, `pump`, `resolver`, `watchdog`,
     /// `key/PROVIDER/KEY`, `quota/PROVIDER/ACCOUNT`, `chain/MODEL`.
     pub fn actors(&self) -> Vec<String> {
         self.board.directory.load().cells.keys().cloned().collect()
@@ -415,6 +416,7 @@ impl RootState {
                 let (actor, _) = Actor::spawn_linked(None, KeyActor, (board, name.clone()), root).await?;
                 (actor.get_cell(), Way::Key(Door::new(actor, 1)))
             }
+            Spec::Owners => (Actor::spawn_linked(None, Owners, board, root).await?.0.get_cell(), Way::Closed),
             Spec::Pump => (Actor::spawn_linked(None, Pump, board, root).await?.0.get_cell(), Way::Closed),
             Spec::Quota(name) => {
                 let (actor, _) = Actor::spawn_linked(None, QuotaActor, (board, name.clone()), root).await?;

@@ -81,6 +81,11 @@ pub enum CallerGate<'a> {
 }
 
 impl CallerGate<'_> {
+    /// The permit of a call that the gateway makes for itself: nothing is limited.
+    pub fn unlimited() -> Permit {
+        Permit::unlimited(Estimate::default())
+    }
+
     /// As [`reserve`], for either kind of door.
     pub fn reserve(self, estimate: Estimate, now: Moment) -> Admit {
         match self {
@@ -102,7 +107,8 @@ pub fn reserve(cells: &Arc<CallerCells>, estimate: Estimate, now: Moment) -> Adm
         return refusal;
     }
     // Noted before the take: tokens a reload begins to limit between the two are neither held nor given back.
-    let held_tokens = cells.tokens.is_limited().then_some(tokens);
+    // A call that uses none waits for no debt.
+    let held_tokens = (tokens > 0 && cells.tokens.is_limited()).then_some(tokens);
     if held_tokens.is_some()
         && let Take::Later { at } = cells.tokens.try_take(tokens, now)
     {
@@ -189,7 +195,7 @@ impl CallerCells {
     /// the other cannot help.
     fn refusal(&self, tokens: Tokens, now: Moment) -> Option<Admit> {
         let requests_at = self.requests.fits_from(0, 1);
-        let tokens_at = self.tokens.fits_from(0, tokens);
+        let tokens_at = if tokens == 0 { Moment::ZERO } else { self.tokens.fits_from(0, tokens) };
         if requests_at <= now && tokens_at <= now {
             return None;
         }

@@ -45,6 +45,8 @@ pub enum FaultKind {
     Malformed,
     /// The body is not a JSON object that can be routed.
     MalformedBody,
+    /// What is named was not made by this caller, or is gone: the answer does not tell which.
+    NoSuchObject,
     /// No such path, or not with this method.
     NoSuchOperation,
     /// The model is not one that this gateway, or this caller, has.
@@ -67,6 +69,8 @@ pub enum FaultKind {
     AccountsOut,
     /// No usable key is left for the target.
     NoUsableKey,
+    /// The gateway can note no further owners: nothing may be made that nobody could ask for.
+    ObjectsFull,
     /// The provider sent a redirect, which is never followed.
     Redirected,
     /// The proxy in front of the upstream made no tunnel to it.
@@ -76,6 +80,8 @@ pub enum FaultKind {
     /// The call is about something kept at one account, and the configuration does not say at which.
     StateAccountUnknown,
     // Blame::Provider
+    /// A list of what an account keeps is too long to be filtered, or cannot be read.
+    ListUnusable,
     /// Every account that could serve the call is at its limit.
     QuotasResting,
     /// Every route is overloaded.
@@ -130,15 +136,13 @@ impl FaultKind {
         use FaultKind::*;
         match self {
             BodyTooLarge | BodyTooSlow | CodedBody | Credential | Malformed | MalformedBody
-            | NoSuchOperation | NoSuchModel | OperationNotAllowed | CallerRequestLimit | CallerTokenLimit => {
-                Blame::Caller
-            }
+            | NoSuchObject | NoSuchOperation | NoSuchModel | OperationNotAllowed | CallerRequestLimit
+            | CallerTokenLimit => Blame::Caller,
             Internal | Overloaded | ShuttingDown => Blame::Gateway,
-            AccountsOut | NoUsableKey | Redirected | SplicedModelUnknown | StateAccountUnknown
-            | UpstreamProxy(_) => Blame::Operator,
-            QuotasResting | RoutesOverloaded | UpstreamFailed | UpstreamTimedOut | UpstreamTls(_) => {
-                Blame::Provider
-            }
+            AccountsOut | NoUsableKey | ObjectsFull | Redirected | SplicedModelUnknown
+            | StateAccountUnknown | UpstreamProxy(_) => Blame::Operator,
+            ListUnusable | QuotasResting | RoutesOverloaded | UpstreamFailed | UpstreamTimedOut
+            | UpstreamTls(_) => Blame::Provider,
         }
     }
 
@@ -149,15 +153,17 @@ impl FaultKind {
             Malformed | MalformedBody | StateAccountUnknown => 400,
             Credential => 401,
             OperationNotAllowed => 403,
-            NoSuchOperation | NoSuchModel => 404,
+            NoSuchObject | NoSuchOperation | NoSuchModel => 404,
             BodyTooSlow => 408,
             BodyTooLarge => 413,
             CodedBody => 415,
             CallerRequestLimit | CallerTokenLimit | QuotasResting => 429,
             Internal => 500,
-            Redirected | SplicedModelUnknown | UpstreamFailed | UpstreamProxy(_) | UpstreamTls(_) => 502,
+            ListUnusable | Redirected | SplicedModelUnknown | UpstreamFailed | UpstreamProxy(_)
+            | UpstreamTls(_) => 502,
             AccountsOut | NoUsableKey | Overloaded | ShuttingDown => 503,
             UpstreamTimedOut => 504,
+            ObjectsFull => 507,
             RoutesOverloaded => 529,
         }
     }
@@ -176,9 +182,12 @@ impl FaultKind {
             Internal => "internal",
             Malformed => "malformed",
             MalformedBody => "malformed_body",
+            ListUnusable => "list_unusable",
             NoSuchModel => "no_such_model",
+            NoSuchObject => "no_such_object",
             NoSuchOperation => "no_such_operation",
             NoUsableKey => "no_usable_key",
+            ObjectsFull => "objects_full",
             OperationNotAllowed => "operation_not_allowed",
             Overloaded => "overloaded",
             QuotasResting => "quotas_resting",

@@ -17,6 +17,24 @@ pub const FORM_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// A form up to this size is held until it is complete, so that it fails over like any other body. Of a larger one as
 /// much is held as stands before its model, at most `BODY_BYTES_MAX`.
 pub const FORM_HELD_BYTES: usize = 256 * 1024;
+/// Bytes of a file that a provider keeps: passed on as it arrives and never held (the API references: 500 MB).
+pub const FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Bytes of a batch: looked at as it arrives and never held (the API references: 256 MB).
+pub const BATCH_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Ids of files that one call may name.
+pub const FILES_NAMED_MAX: usize = 256;
+/// Objects whose owners are known unless the configuration says otherwise.
+pub const OBJECTS_MAX: usize = 65_536;
+/// Objects that the configuration may ask for, at 32 bytes each.
+pub const OBJECTS_CEILING: usize = 16 * 1024 * 1024;
+/// Bytes of one page of a list of objects, which is held to be filtered.
+pub const OBJECT_LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Pages of a list that are looked through for one that holds something of the caller's.
+pub const OBJECT_PAGES_MAX: usize = 32;
+/// How long a batch is remembered: providers keep one and its results for 29 or 30 days.
+pub const BATCH_REMEMBERED: Duration = Duration::from_secs(31 * 24 * 3600);
+/// How often what changed of the owners is written down.
+pub const OWNERS_WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// A caller may send the rest of a form no slower than this, once `BODY_TIMEOUT` is used up.
 pub const UPLOAD_BYTES_PER_S_MIN: u64 = 64 * 1024;
 /// Step in which body memory is taken.
@@ -36,8 +54,6 @@ pub const PASSING_USAGE_BYTES_MAX: usize = 4 * 1024;
 pub const EVENTS_HELD_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of one event of a stream that is looked at; a larger one passes unread.
 pub const EVENT_BYTES_MAX: usize = EVENTS_HELD_BYTES_MAX;
-/// Ids of files that one call may name.
-pub const FILES_NAMED_MAX: usize = 256;
 /// Depth of JSON.
 pub const JSON_DEPTH_MAX: usize = 128;
 /// Bytes of a model name.
@@ -240,6 +256,7 @@ const _: () = assert!(BODY_BYTES_MAX.is_multiple_of(BODY_STEP_BYTES));
 const _: () = assert!(MODEL_NAME_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(ACCESS_TRIES_MAX >= 2, "the first try and the last");
 const _: () = assert!(FORM_HELD_BYTES < BODY_BYTES_MAX && FORM_BYTES_MAX > BODY_BYTES_MAX as u64);
+const _: () = assert!(OBJECTS_MAX <= OBJECTS_CEILING && OBJECT_LIST_BYTES_MAX < BODY_BYTES_MAX);
 const _: () = assert!(PROVIDERS_MAX <= u16::MAX as usize);
 const _: () = assert!(KEYS_MAX <= u16::MAX as usize);
 const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < IDLE_TIMEOUT.as_secs());

@@ -31,14 +31,29 @@ const FREE: u64 = 0;
 /// The slot is being written.
 const CLAIMED: u64 = OWNER;
 
-/// One object of one provider.
+/// What an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectKind {
+    /// A job over many calls; providers forget it by themselves.
+    Batch,
+    /// A file, which is there until it is deleted.
+    File,
+}
+
+/// One object of one provider. Its lowest bit says which kind it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectMark(u64);
 
 impl ObjectMark {
-    /// The object that `provider` (its name in the configuration) calls `id`.
-    pub fn of(provider: &str, id: &str) -> ObjectMark {
-        ObjectMark(digest(&[provider.as_bytes(), id.as_bytes()]))
+    /// The object of this kind that `provider` (its name in the configuration) calls `id`.
+    pub fn of(kind: ObjectKind, provider: &str, id: &str) -> ObjectMark {
+        let digest = digest(&[provider.as_bytes(), id.as_bytes()]);
+        ObjectMark(digest << 1 | u64::from(kind == ObjectKind::Batch))
+    }
+
+    /// What it is.
+    pub fn kind(self) -> ObjectKind {
+        if self.0 & 1 == 1 { ObjectKind::Batch } else { ObjectKind::File }
     }
 
     /// As it was written down.
@@ -95,14 +110,36 @@ struct Slot {
 #[derive(Debug)]
 pub struct OwnerTable {
     slots: Box<[Slot]>,
-    changes: AtomicU64,
+    inserted: AtomicU64,
+    removed: AtomicU64,
 }
 
 impl OwnerTable {
-    /// A table for about three quarters of `slots` objects, and 16 bytes a slot. At least one slot.
+    /// A table that is sure to hold half as many objects as it has slots, of 16 bytes each. At least one slot.
     pub fn new(slots: usize) -> OwnerTable {
         let slot = |_| Slot { object: AtomicU64::new(0), owner: AtomicU64::new(FREE) };
-        OwnerTable { slots: (0..slots.max(1)).map(slot).collect(), changes: AtomicU64::new(0) }
+        OwnerTable {
+            slots: (0..slots.max(1)).map(slot).collect(),
+            inserted: AtomicU64::new(0),
+            removed: AtomicU64::new(0),
+        }
+    }
+
+    /// How many objects it holds.
+    pub fn count(&self) -> u64 {
+        // In this order: a removal between the two loads makes the count too high for a moment, never negative.
+        let removed = self.removed.load(Ordering::Relaxed);
+        self.inserted.load(Ordering::Relaxed).saturating_sub(removed)
+    }
+
+    /// How many objects it is sure to hold.
+    pub fn capacity(&self) -> u64 {
+        self.slots.len() as u64 / 2
+    }
+
+    /// Whether nothing more should be made: a provider would keep what nobody could ask for.
+    pub fn is_full(&self) -> bool {
+        self.count() >= self.capacity()
     }
 
     /// Whose `object` is; `None` where it is nobody's.
@@ -121,7 +158,7 @@ impl OwnerTable {
         let claimed = self.places(object).find_map(|slot| Some((slot, slot.claim()?)));
         let (slot, uses) = claimed.ok_or(TableFull)?;
         slot.publish(uses, object, owner);
-        self.changes.fetch_add(1, Ordering::Relaxed);
+        self.inserted.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -131,14 +168,14 @@ impl OwnerTable {
             if let Some(word) = slot.holds(object)
                 && slot.release(word)
             {
-                self.changes.fetch_add(1, Ordering::Relaxed);
+                self.removed.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
 
     /// How often the table has changed; wraps.
     pub fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Relaxed)
+        self.inserted.load(Ordering::Relaxed).wrapping_add(self.removed.load(Ordering::Relaxed))
     }
 
     /// All entries that were there the whole time, and some of those that came or went meanwhile.
@@ -211,7 +248,7 @@ mod tests {
     use super::*;
 
     fn object(number: usize) -> ObjectMark {
-        ObjectMark::of("files", &format!("file_{number}"))
+        ObjectMark::of(ObjectKind::File, "files", &format!("file_{number}"))
     }
 
     #[test]
@@ -222,7 +259,16 @@ mod tests {
         table.insert(object(1), a).unwrap();
         table.insert(object(2), b).unwrap();
         assert_eq!((table.owner_of(object(1)), table.owner_of(object(2))), (Some(a), Some(b)));
-        assert_eq!(table.owner_of(ObjectMark::of("other", "file_1")), None, "another provider's");
+        assert_eq!(
+            table.owner_of(ObjectMark::of(ObjectKind::File, "other", "file_1")),
+            None,
+            "another provider's"
+        );
+        assert_eq!(
+            table.owner_of(ObjectMark::of(ObjectKind::Batch, "files", "file_1")),
+            None,
+            "another kind"
+        );
         let changes = table.changes();
         table.insert(object(1), a).unwrap();
         assert_eq!(table.changes(), changes, "nothing new");
@@ -237,7 +283,10 @@ mod tests {
     fn a_full_table_refuses_and_a_removal_makes_room() {
         let table = OwnerTable::new(8);
         let owner = OwnerMark::of(None);
-        (0..8).for_each(|number| table.insert(object(number), owner).unwrap());
+        (0..8).for_each(|number| {
+            assert_eq!((table.count(), table.is_full()), (number as u64, number >= 4));
+            table.insert(object(number), owner).unwrap();
+        });
         assert_eq!(table.insert(object(8), owner), Err(TableFull));
         table.remove(object(3));
         table.insert(object(8), owner).unwrap();
@@ -262,7 +311,10 @@ mod tests {
             assert_eq!(OwnerMark::from_bits(owner.bits()), owner);
         }
         assert_ne!(OwnerMark::of(None), OwnerMark::of(Some("anyone")));
-        assert_ne!(ObjectMark::of("ab", "c"), ObjectMark::of("a", "bc"));
+        let batch = |provider, id| ObjectMark::of(ObjectKind::Batch, provider, id);
+        assert_ne!(batch("ab", "c"), batch("a", "bc"));
+        assert_eq!(ObjectMark::from_bits(batch("a", "b").bits()), batch("a", "b"));
+        assert_eq!((batch("a", "b").kind(), object(1).kind()), (ObjectKind::Batch, ObjectKind::File));
         for bits in [0, u64::MAX, OWNER, CLAIMED - 1] {
             assert!(!matches!(OwnerMark::from_bits(bits).bits(), FREE | CLAIMED));
         }

@@ -26,6 +26,7 @@ use crate::caller::CallerTable;
 use crate::estimate::EstimateCell;
 use crate::health::{AccountCell, KeyCell, PairCell, RetryBudget, RouteCell};
 use crate::ingress::Ingress;
+use crate::owner::OwnerTable;
 use crate::quota::QuotaCell;
 use crate::secret::Secret;
 
@@ -90,6 +91,8 @@ pub struct Snapshot {
     pub ingress: Ingress,
     /// Moves after failures, shared by all calls of the process.
     pub retry_budget: Arc<RetryBudget>,
+    /// Whose files and batches are, for all snapshots of the process.
+    pub owners: Arc<OwnerTable>,
 }
 
 /// An upstream: one origin spoken to in one dialect.
@@ -419,6 +422,16 @@ pub fn matches(pattern: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(not(loom))]
+    #[test]
+    fn owners_outlive_a_reload() {
+        let first = Snapshot::build(Draft { objects_max: 4, ..Draft::default() }, None, crate::Moment::ZERO);
+        let second =
+            Snapshot::build(Draft { objects_max: 9, ..Draft::default() }, Some(&first), crate::Moment::ZERO);
+        assert!(Arc::ptr_eq(&first.owners, &second.owners));
+        assert_eq!(second.owners.capacity(), 4);
+    }
 
     #[test]
     fn patterns_match_runs() {

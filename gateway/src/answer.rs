@@ -171,8 +171,14 @@ fn message(kind: FaultKind, detail: Option<&str>) -> String {
         Internal => "The gateway failed on this request.",
         Malformed => "The request is not well-formed HTTP.",
         MalformedBody => "The request body is not a JSON object that can be routed",
+        ListUnusable => "The provider's list cannot be shown",
         NoSuchModel => "The model is not available",
+        NoSuchObject => "There is nothing with this id",
         NoSuchOperation => "There is no such endpoint.",
+        ObjectsFull => {
+            "The gateway can note no further owners of files and batches. Delete some, or the operator has to raise \
+             `state.objects_max`."
+        }
         OperationNotAllowed => "Your key does not allow this operation",
         NoUsableKey => "The gateway has no usable key for this model. The operator has to act.",
         Overloaded => "The gateway is at its capacity.",

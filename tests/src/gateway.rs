@@ -72,6 +72,9 @@ impl Setup {
         };
         let snapshot = tidegate_actors::initial_snapshot(&checked, tidegate_gateway::now());
         publish_literals(&snapshot);
+        if let Some(path) = &checked.settings.state_file {
+            tidegate_actors::load_owners(path, &snapshot).expect("a state file");
+        }
         let launch = Launch {
             io: self.driver,
             workers: Some(self.workers),

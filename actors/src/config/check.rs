@@ -9,6 +9,7 @@ mod limits;
 mod logs;
 mod models;
 mod providers;
+mod state;
 mod timeouts;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -86,6 +87,7 @@ pub(super) fn check(
         decompress: check.decompress(&raw.decompress),
         forward_headers: check.forward_headers(&raw.forward_headers),
         ingress: check.ingress(raw),
+        objects_max: check.objects_max(&raw.state),
     };
     let shelter = Shelter {
         open: raw.virtual_keys.value().is_none_or(Vec::is_empty),
@@ -119,7 +121,8 @@ impl Check<'_> {
             Some(RawIo::Epoll) => IoSetting::Epoll,
         };
         let admin = AdminSettings { listen: admin_listen.0, token };
-        Some(Settings { listen: listen.0, admin, io, workers, takeover })
+        let state_file = self.state_file(raw);
+        Some(Settings { listen: listen.0, admin, io, workers, takeover, state_file })
     }
 
     fn token(&self, field: &Field<String>) -> Option<Secret> {

@@ -45,6 +45,8 @@ pub(super) struct RawConfig {
     pub(super) decompress: Field<bool>,
     /// Further request headers that go upstream.
     pub(super) forward_headers: Field<List<String>>,
+    /// What the gateway has to remember.
+    pub(super) state: Field<RawState>,
     /// Deadlines of all providers.
     pub(super) timeouts: Field<RawTimeouts>,
     /// The control plane's own log, on standard error.
@@ -128,6 +130,18 @@ pub(super) struct RawAdmin {
 pub(super) struct RawTakeover {
     /// Path of a Unix socket, in a folder that only the gateway's user may write to.
     pub(super) socket: Field<String>,
+}
+
+/// What the gateway has to remember.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(extend("additionalProperties" = false))]
+pub(super) struct RawState {
+    /// File in which it is written down whose files and batches are, as digests. Without it a restart forgets that, and
+    /// nobody can reach what was made before.
+    pub(super) file: Field<String>,
+    /// Files and batches whose owners can be known; 32 bytes of memory each. Beyond it nothing more is made.
+    pub(super) objects_max: Field<u64>,
 }
 
 /// The I/O driver.

@@ -49,6 +49,7 @@ virtual_keys:
 models_only: true
 expose_routing: true
 decompress: false
+state: { file: owners.db, objects_max: 1000 }
 forward_headers: [X-Request-Source]
 log: { level: warn, format: json }
 access_log: { to: stdout }
@@ -131,9 +132,29 @@ fn the_example_of_the_design_is_good() {
     assert_eq!(draft.callers[1].operations, Families::GENERATION);
     assert_eq!((first.state_account.as_deref(), eu.state_account.as_deref()), (None, Some("eu-1")));
     assert_eq!(draft.forward_headers, ["x-request-source"]);
+    assert_eq!(draft.objects_max, 1_000);
+    assert_eq!(checked.settings.state_file.as_deref(), Some(Path::new("owners.db")));
     assert!(draft.models_only && draft.expose_routing && !draft.decompress && draft.access_log);
     let access = Some(AccessSink::Stdout);
     assert_eq!(checked.logs, LogSettings { level: LogLevel::Warn, format: LogFormat::Json, access });
+}
+
+#[test]
+fn owners_that_nobody_writes_down_are_warned_of() {
+    let text = |operations: &str, state: &str| {
+        format!(
+            "providers: {{ anthropic: {{ keys: [{{ name: a, value: \"${{env:ACME_1}}\" }}] }} }}\n\
+             virtual_keys: [{{ name: t, key: \"${{env:TEAM_CHAT}}\", operations: [{operations}] }}]\n{state}"
+        )
+    };
+    let lost = "2:77 warning owners of batches are forgotten with the process, and nobody can reach what was made before";
+    assert_eq!(complaints(&text("generation, batches", "")), [lost]);
+    assert_eq!(complaints(&text("generation", "")), [""; 0]);
+    assert_eq!(complaints(&text("files", "state: { file: owners.db }\n")), [""; 0]);
+    assert_eq!(
+        complaints(&text("chat", "state: { objects_max: 0 }\n")),
+        ["3:23 error objects_max must be from 1 to 16777216"]
+    );
 }
 
 #[test]
@@ -530,6 +551,9 @@ fn the_schema_names_every_field() {
         "format",
         "access_log",
         "to",
+        "state",
+        "file",
+        "objects_max",
     ] {
         assert!(text.contains(&format!("\"{field}\":")), "{field}");
     }

@@ -14,6 +14,7 @@ pub(crate) enum Spec {
     Config,
     Exporter,
     Key(KeyName),
+    Owners,
     Pump,
     Quota(AccountName),
     Resolver,
@@ -30,6 +31,7 @@ impl Spec {
             Spec::Config => "config".into(),
             Spec::Exporter => "exporter".into(),
             Spec::Key(it) => format!("key/{}/{}", it.provider, it.key),
+            Spec::Owners => "owners".into(),
             Spec::Pump => "pump".into(),
             Spec::Quota(it) => format!("quota/{}/{}", it.provider, it.account),
             Spec::Resolver => "resolver".into(),
@@ -52,7 +54,7 @@ impl Spec {
         }
         let chains = snapshot.models.iter().filter(|it| it.chain.len() > 1);
         all.extend(chains.map(|it| Spec::Chain(it.name.to_string())));
-        all.extend([Spec::Pump, Spec::Watchdog, Spec::Admin]);
+        all.extend([Spec::Owners, Spec::Pump, Spec::Watchdog, Spec::Admin]);
         all
     }
 }

@@ -10,6 +10,7 @@ use super::{
 use crate::caller::CallerTable;
 use crate::health::PairCell;
 use crate::moment::Moment;
+use crate::owner::OwnerTable;
 use crate::quota::QuotaCell;
 use crate::secret::Secret;
 
@@ -34,6 +35,8 @@ impl Snapshot {
             forward_headers: draft.forward_headers.into_iter().map(String::into_boxed_str).collect(),
             ingress: draft.ingress,
             retry_budget: previous.map_or_else(Default::default, |it| it.retry_budget.clone()),
+            owners: previous
+                .map_or_else(|| Arc::new(OwnerTable::new(2 * draft.objects_max)), |it| it.owners.clone()),
         };
         for provider in draft.providers {
             snapshot.add_provider(provider, &draft.models, previous, now);

@@ -29,6 +29,8 @@ pub struct Draft {
     pub forward_headers: Vec<String>,
     /// How callers' connections are taken in.
     pub ingress: Ingress,
+    /// Files and batches whose owners can be known; what the first snapshot says holds for the whole process.
+    pub objects_max: usize,
 }
 
 /// One upstream.

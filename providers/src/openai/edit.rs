@@ -53,7 +53,8 @@ mod tests {
     use super::*;
 
     fn edited(body: &str) -> Option<String> {
-        let skim = skim(body.as_bytes(), SkimLimits { depth_max: 128, files_max: 4 }).expect("a body that can be routed");
+        let skim = skim(body.as_bytes(), SkimLimits { depth_max: 128, files_max: 4 })
+            .expect("a body that can be routed");
         let operation = DIALECT.operation("POST", "/v1/chat/completions").expect("an operation");
         let edit = usage_request(&operation, body.as_bytes(), &skim)?;
         let mut out = Vec::new();

@@ -285,7 +285,8 @@ fn what_a_call_keeps_or_names_is_known() {
 fn only_completions_are_asked_for_their_usage() {
     let body = br#"{"model":"m","stream":true}"#;
     let skim =
-        tidegate_wire::skim::skim(body, tidegate_wire::skim::SkimLimits { depth_max: 9, files_max: 4 }).expect("a body");
+        tidegate_wire::skim::skim(body, tidegate_wire::skim::SkimLimits { depth_max: 9, files_max: 4 })
+            .expect("a body");
     for (path, asked) in [
         ("/v1/chat/completions", true),
         ("/v1/completions", true),

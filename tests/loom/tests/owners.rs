@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use loom::thread;
-use tidegate_core::owner::{ObjectMark, OwnerMark, OwnerTable, TableFull};
+use tidegate_core::owner::{ObjectKind, ObjectMark, OwnerMark, OwnerTable, TableFull};
 
 fn names() -> ([ObjectMark; 2], [OwnerMark; 2]) {
-    let object = |id| ObjectMark::of("provider", id);
+    let object = |id| ObjectMark::of(ObjectKind::File, "provider", id);
     ([object("one"), object("two")], [OwnerMark::of(Some("a")), OwnerMark::of(Some("b"))])
 }
 
