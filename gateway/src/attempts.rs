@@ -3,6 +3,7 @@
 
 mod exchange;
 mod judged;
+mod owned;
 
 use std::ops::Range;
 use std::time::Duration;
@@ -15,13 +16,14 @@ use tidegate_core::report::{AttemptReport, CallEnd, Report};
 use tidegate_core::route::State;
 use tidegate_core::usage::Usage;
 use tidegate_core::{Fault, Verdict};
-use tidegate_providers::{Dialect, Operation};
+use tidegate_providers::{Cursor, Dialect, Operation};
 use tidegate_wire::head::{RequestHead, ResponseHead};
 use tidegate_wire::skim::Skim;
 
 use crate::answer;
 use crate::connection::Buffers;
 use crate::heads::{self, CallerLimits, OwnFields, ReplyFraming};
+use crate::objects::ObjectCall;
 use crate::path::Stop;
 use crate::plane::Published;
 use crate::record::Record;
@@ -34,6 +36,8 @@ pub(crate) struct Call<'a> {
     pub(crate) dialect: &'static Dialect,
     pub(crate) operation: &'a Operation<'a>,
     pub(crate) head: &'a RequestHead,
+    /// What the upstream is asked behind the question mark.
+    pub(crate) query: Option<&'a str>,
     pub(crate) body: &'a [u8],
     pub(crate) skim: &'a Skim<'a>,
     /// The model asked for; empty where the operation names none.
@@ -42,6 +46,8 @@ pub(crate) struct Call<'a> {
     pub(crate) model_span: Range<usize>,
     /// What it has to do with things that outlive it.
     pub(crate) state: State,
+    /// What is the caller's, where the call is about files or batches.
+    pub(crate) object: Option<ObjectCall<'a>>,
     pub(crate) caller: Option<&'a Caller>,
 }
 
@@ -61,6 +67,8 @@ pub(crate) struct Serving<'a, 'r> {
     model: &'a str,
     /// The try whose reply is being relayed; dropping it settles its reservation.
     exchange: Option<Exchange>,
+    /// Where a list goes on of which there was nothing to show.
+    next_page: Option<Cursor>,
 }
 
 /// An upstream's answer that may be returned unchanged.
@@ -110,11 +118,12 @@ impl<'a, 'r> Serving<'a, 'r> {
             used: false,
             model: call.asked,
             exchange: None,
+            next_page: None,
         }
     }
 
-    /// Carries the walk out to its end.
-    pub(crate) async fn run(mut self, line: &mut Line<'_>, mut walk: Walk) -> Result<(), Stop> {
+    /// Carries the walk out to its end. With a cursor nothing was answered: the list goes on there.
+    pub(crate) async fn run(mut self, line: &mut Line<'_>, mut walk: Walk) -> Result<Option<Cursor>, Stop> {
         let walked = self.walk(line, &mut walk).await;
         if let Some((_, ended)) = &mut self.record.upstream {
             *ended = Some(self.worker.now());
@@ -126,7 +135,7 @@ impl<'a, 'r> Serving<'a, 'r> {
         } else {
             self.permit.refund();
         }
-        walked
+        walked.map(|()| self.next_page)
     }
 
     async fn walk(&mut self, line: &mut Line<'_>, walk: &mut Walk) -> Result<(), Stop> {

@@ -48,12 +48,12 @@ pub(crate) struct BodyLease {
 }
 
 impl BodyLease {
-    fn new(memory: &BodyMemory) -> BodyLease {
+    pub(crate) fn new(memory: &BodyMemory) -> BodyLease {
         BodyLease { memory: memory.clone(), bytes: 0 }
     }
 
     /// Grows the share to cover `wanted` bytes, in steps; false when there is none left.
-    fn cover(&mut self, wanted: usize) -> bool {
+    pub(crate) fn cover(&mut self, wanted: usize) -> bool {
         let wanted = wanted.next_multiple_of(limits::BODY_STEP_BYTES) as u64;
         if wanted <= self.bytes {
             return true;

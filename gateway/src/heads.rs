@@ -47,6 +47,8 @@ pub(crate) struct RequestParts<'a> {
     pub(crate) key: Option<&'a Key>,
     pub(crate) operation: &'a Operation<'a>,
     pub(crate) head: &'a RequestHead,
+    /// What stands behind the question mark.
+    pub(crate) query: Option<&'a str>,
     /// Its length; `None` where nobody knows it yet.
     pub(crate) body_bytes: Option<u64>,
 }
@@ -63,7 +65,7 @@ pub(crate) fn write_request(
     scratch.clear();
     scratch.push_str(&origin.base_path);
     scratch.push_str(parts.operation.path);
-    let mut writer = RequestWriter::new(out, parts.head.method(), scratch, parts.head.query())?;
+    let mut writer = RequestWriter::new(out, parts.head.method(), scratch, parts.query)?;
     writer.field("host", origin.authority.as_bytes())?;
     if let Some(key) = parts.key {
         let credential = parts.dialect.credential();

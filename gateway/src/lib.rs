@@ -19,6 +19,7 @@ mod inbound;
 mod ingress;
 mod launch;
 mod listing;
+mod objects;
 mod path;
 pub mod plane;
 mod record;

@@ -12,11 +12,11 @@ use tidegate_core::attempt::{CallShape, Walk};
 use tidegate_core::caller::Caller;
 use tidegate_core::choose::Affinity;
 use tidegate_core::fault::{Fault, FaultKind};
-use tidegate_core::limits;
 use tidegate_core::quota::Need;
 use tidegate_core::report::CallEnd;
 use tidegate_core::route::{Ask, Plan, State, plan as plan_targets, plan_of_state};
 use tidegate_core::usage::Estimate;
+use tidegate_core::{Snapshot, limits};
 use tidegate_providers::{
     Dialect, Fields, GATEWAY_KEY, Operation, OperationKind, RouteMiss, brings_credential,
     presented_credentials,
@@ -32,12 +32,13 @@ use crate::connection::{After, Buffers, Slot, drain_body};
 use crate::heads::{CallerLimits, RequestFields};
 use crate::inbound::Source;
 use crate::ingress::Client;
+use crate::objects::{ObjectServing, Ownership};
 use crate::plane::Published;
 use crate::record::{OpenRecord, Record};
 use crate::relay::{Interrupted, Line, Sent};
-use crate::upstream::Upload;
+use crate::upstream::{Upload, UploadCheck};
 use crate::worker::Worker;
-use crate::{answer, body, listing};
+use crate::{answer, body, listing, objects};
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -62,14 +63,14 @@ impl From<Interrupted> for Stop {
 }
 
 /// A request whose head was parsed, and where the rest of it comes from.
-struct Incoming<'s> {
-    dialect: &'static Dialect,
-    head: &'s RequestHead,
-    conn: &'s Conn,
-    source: &'s mut Source,
-    reader: &'s mut BodyReader,
+pub(crate) struct Incoming<'s> {
+    pub(crate) dialect: &'static Dialect,
+    pub(crate) head: &'s RequestHead,
+    pub(crate) conn: &'s Conn,
+    pub(crate) source: &'s mut Source,
+    pub(crate) reader: &'s mut BodyReader,
     /// The caller waits for permission to send its body.
-    awaits_continue: bool,
+    pub(crate) awaits_continue: bool,
 }
 
 /// Serves the request whose head is in `slot`.
@@ -83,10 +84,7 @@ pub(crate) async fn serve(worker: &Worker, slot: &mut Slot) -> After {
     open.record.bytes_in = source.consumed_bytes();
     let mut line = Line::new(worker, conn, &sent, head);
     let operation = dialect.operation(head.method(), path);
-    let body_bytes_max = match &operation {
-        Ok(operation) if operation.kind == OperationKind::Form => limits::FORM_BYTES_MAX,
-        _ => limits::BODY_BYTES_MAX as u64,
-    };
+    let body_bytes_max = operation.as_ref().map_or(limits::BODY_BYTES_MAX as u64, objects::body_bytes_max);
     let mut reader = match BodyReader::new(head.framing(), body_bytes_max) {
         Ok(reader) => reader,
         Err(error) => {
@@ -158,6 +156,13 @@ async fn steps(
         line.keep_alive &= !incoming.awaits_continue;
         return listing::models(line, record, snapshot, dialect, &operation, head).await;
     }
+    if operation.kind.is_owned() {
+        let own_credential = own_credential(snapshot, head);
+        let operation = &operation;
+        let serving = ObjectServing { worker, published, operation, caller, own_credential };
+        // Rare: not a part of every connection's task.
+        return Box::pin(serving.serve(incoming, line, record, body, buffers)).await;
+    }
     let deadline = worker.now() + limits::BODY_TIMEOUT;
     let mut form = form_of(&operation, head)?;
     buffers.lease = Some(collect_body(worker, incoming, line, record, body, form.as_mut()).await?);
@@ -175,14 +180,17 @@ async fn steps(
     let streamed = operation.kind == OperationKind::Generate && skim.stream == Some(true);
     record.streamed = streamed;
     let Incoming { conn, source, reader, .. } = incoming;
-    let upload = form.filter(|_| !reader.ended()).map(|form| Upload { conn, source, reader, form, deadline });
+    let check = form.filter(|_| !reader.ended()).map(UploadCheck::Form);
+    let upload = check.map(|check| Upload { conn, source, reader, check, deadline });
     let (operation, skim, asked) = (&operation, &skim, &*asked);
-    let call = Call { dialect, operation, head, body, skim, asked, model_span, state, caller };
+    let query = head.query();
+    let call =
+        Call { dialect, operation, head, query, body, skim, asked, model_span, state, object: None, caller };
     let (walk, permit) = admit(worker, published, &call, record, upload.is_some())?;
     if streamed {
         line.expect_stream(dialect);
     }
-    Serving::new(worker, published, &call, record, buffers, permit, upload).run(line, walk).await
+    Serving::new(worker, published, &call, record, buffers, permit, upload).run(line, walk).await.map(drop)
 }
 
 /// Where the call may go, and the permission to go there.
@@ -196,15 +204,14 @@ fn admit(
     let Call { dialect, operation, head, body, skim, asked, state, caller, .. } = *call;
     let snapshot = &*published.snapshot;
     let counts = operation.kind.generates();
-    let fields = RequestFields(head);
-    let is_own = snapshot.callers.is_open() || fields.get(GATEWAY_KEY).is_some();
-    let own_credential = is_own && brings_credential(&fields);
+    let own_credential = own_credential(snapshot, head);
     let plan = if operation.kind == OperationKind::Object {
         plan_of_state(snapshot, dialect.id, own_credential)?
     } else {
         let ask = Ask { model: asked, dialect: dialect.id, caller: record.caller, state, own_credential };
         plan_targets(snapshot, &ask).map_err(|fault| Stop::Fault(fault, Some(asked.to_owned())))?
     };
+    objects::not_owned(&Ownership::of(snapshot, &plan, caller), skim)?;
     // The bytes of files say nothing about tokens.
     let text_bytes = if operation.kind == OperationKind::Form { 0 } else { body.len() as u64 };
     let estimate = if counts { estimate(published, &plan, text_bytes, skim) } else { Estimate::default() };
@@ -213,6 +220,13 @@ fn admit(
     let shape = CallShape { streamed: record.streamed, pinned, counts_health: counts };
     let walk = Walk::new(plan, need(estimate), affinity(dialect, head, skim, body), shape, worker.now());
     Ok((walk, permit))
+}
+
+/// Whether the call brings a provider's credential of its own.
+fn own_credential(snapshot: &Snapshot, head: &RequestHead) -> bool {
+    let fields = RequestFields(head);
+    let is_own = snapshot.callers.is_open() || fields.get(GATEWAY_KEY).is_some();
+    is_own && brings_credential(&fields)
 }
 
 /// What the body says; nothing where the operation is all in its path.
@@ -246,8 +260,21 @@ fn form_of(operation: &Operation<'_>, head: &RequestHead) -> Result<Option<FormS
     Ok(Some(FormSearch::new(boundary, "model", limits::MODEL_NAME_BYTES_MAX)))
 }
 
+/// Refuses a coded body, and permits the caller to send it where it asks for that.
+pub(crate) async fn begin_body(incoming: &mut Incoming<'_>, line: &mut Line<'_>) -> Result<(), Stop> {
+    let coding = incoming.head.field("content-encoding").map(<[u8]>::trim_ascii);
+    if coding.is_some_and(|it| !it.is_empty() && !it.eq_ignore_ascii_case(b"identity")) {
+        return Err(Fault::never(FaultKind::CodedBody).into());
+    }
+    if incoming.awaits_continue && incoming.source.is_empty() {
+        line.send(&[CONTINUE]).await?;
+    }
+    incoming.awaits_continue = false;
+    Ok(())
+}
+
 /// Collects the body, after the permission to send it where the caller asks for one.
-async fn collect_body(
+pub(crate) async fn collect_body(
     worker: &Worker,
     incoming: &mut Incoming<'_>,
     line: &mut Line<'_>,
@@ -255,15 +282,8 @@ async fn collect_body(
     into: &mut Vec<u8>,
     mut form: Option<&mut FormSearch>,
 ) -> Result<body::BodyLease, Stop> {
-    let coding = incoming.head.field("content-encoding").map(<[u8]>::trim_ascii);
-    if coding.is_some_and(|it| !it.is_empty() && !it.eq_ignore_ascii_case(b"identity")) {
-        return Err(Fault::never(FaultKind::CodedBody).into());
-    }
     record.overhead.pause();
-    if incoming.awaits_continue && incoming.source.is_empty() {
-        line.send(&[CONTINUE]).await?;
-    }
-    incoming.awaits_continue = false;
+    begin_body(incoming, line).await?;
     let memory = &worker.plane.body_memory;
     let enough = |piece: &[u8], collected: usize| {
         let Some(form) = form.as_mut() else { return Ok(false) };
@@ -292,7 +312,7 @@ fn need(estimate: Estimate) -> Need {
     Need { requests: 1, input_tokens: estimate.input_tokens, output_tokens: estimate.output_tokens }
 }
 
-fn reserve(worker: &Worker, caller: Option<&Caller>, estimate: Estimate) -> Result<Permit, Fault> {
+pub(crate) fn reserve(worker: &Worker, caller: Option<&Caller>, estimate: Estimate) -> Result<Permit, Fault> {
     let now = worker.now();
     let gate = caller.map_or(CallerGate::Open, |it| CallerGate::Caller(&it.cells));
     match gate.reserve(estimate, now) {

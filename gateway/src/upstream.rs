@@ -10,7 +10,7 @@ mod upload;
 pub(crate) use connect::checkout;
 pub(crate) use pool::Pools;
 pub(crate) use reply::{Data, Reply, ReplyFailure, begin_reply, request_reply};
-pub(crate) use upload::{Upload, Uploaded, pass_on};
+pub(crate) use upload::{Upload, UploadCheck, Uploaded, pass_on};
 
 use tidegate_ring::Conn;
 

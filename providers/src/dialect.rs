@@ -18,7 +18,8 @@ use crate::fields::Fields;
 use crate::forwarding::{self, ForwardRules};
 use crate::judge::{self, Rules};
 use crate::listing::ModelCard;
-use crate::path::{self, Operation, OperationKind, Page, RouteMiss, RouteRow};
+use crate::objects::ObjectRules;
+use crate::path::{self, Operation, Page, RouteMiss, RouteRow};
 use crate::reading;
 
 /// The member of a whole reply that says what was used, the same in every dialect.
@@ -63,6 +64,7 @@ pub struct Dialect {
     /// What names of fields that state an account's limits begin with.
     pub(crate) limit_prefixes: &'static [&'static str],
     pub(crate) rules: Rules,
+    pub(crate) objects: ObjectRules,
     pub(crate) call: Calls,
 }
 
@@ -192,7 +194,7 @@ impl Dialect {
     /// What a call has to do with things that outlive it at one account: by what its body names, else by what the
     /// vendor does unless told otherwise.
     pub fn state(&self, operation: &Operation<'_>, skim: &Skim<'_>) -> State {
-        if skim.pins.any() || operation.kind == OperationKind::Object {
+        if skim.pins.any() || operation.kind.is_of_object() {
             State::Asked
         } else if skim.store.is_none() && self.keeps_unasked.contains(&operation.path) {
             State::Unasked

@@ -15,6 +15,7 @@ mod fields;
 mod forwarding;
 mod judge;
 mod listing;
+mod objects;
 pub mod openai;
 mod path;
 mod reading;
@@ -31,6 +32,7 @@ pub use example::curl_example;
 pub use fields::{CREDENTIALS, FieldList, Fields, GATEWAY_KEY, brings_credential, presented_credentials};
 pub use forwarding::is_hop_by_hop;
 pub use listing::ModelCard;
+pub use objects::{Asked, BodyCheck, BodyRefusal, Cursor, ListAsk, ListPage, RefusalKind};
 pub use path::{Operation, OperationKind, Page, PathShape, RouteMiss, RouteRow, of_request};
 
 /// Every dialect; its position is its number.

@@ -67,6 +67,16 @@ pub enum OperationKind {
     ListModels,
     /// Whatever is wanted of something kept at the state account; names no model.
     Object,
+    /// The content of an owned object, whatever it is.
+    ObjectContent,
+    /// Make an object that belongs to the caller from then on; the body may be large, and the reply describes it.
+    ObjectCreate,
+    /// Delete an owned object.
+    ObjectDelete,
+    /// Read or change an owned object; the reply describes it.
+    ObjectDescribe,
+    /// List objects: the caller gets its own.
+    ObjectList,
     /// A client's sign-of-life call; answered at once, whoever asks.
     Root,
 }

@@ -18,6 +18,7 @@ pub mod proxy;
 pub mod say;
 pub mod sdk;
 pub mod shell;
+pub mod store;
 pub mod time;
 pub mod tls;
 pub mod upstream;

@@ -6,6 +6,8 @@ mod sameness;
 
 use sameness::{JUDGED, PASSED_ON, assert_same, config};
 use tidegate_tests::sdk;
+use tidegate_tests::store::Store;
+use tidegate_tests::upstream::Upstream;
 use tidegate_tests::{Gateway, both_drivers, provider};
 
 both_drivers! {
@@ -44,6 +46,23 @@ both_drivers! {
         sdk::python("surface.py", &[&format!("http://{}/v1", gateway.address()), sameness::VIRTUAL_KEY]);
         assert_same(&direct, &behind);
         sdk::python("surface.py", &[&format!("http://{}/openai/v1", gateway.address()), sameness::VIRTUAL_KEY]);
+    }
+
+    /// Files and batches of both dialects, of two tenants.
+    fn objects(driver) {
+        let store = Store::default();
+        let behind = Upstream::start(move |heard| store.answer(heard));
+        let keys = ["one", "two"].map(|it| format!("vk-{it}-0123456789-0123456789-0123456789"));
+        let [one, two] = &keys;
+        let yaml = format!(
+            "providers:\n  anthropic: {{ base_url: \"{url}\", keys: [{{ name: k, value: key-1 }}] }}\n\
+             \x20 openai: {{ base_url: \"{url}/v1\", keys: [{{ name: k, value: key-2 }}] }}\nvirtual_keys:\n\
+             - {{ name: one, key: \"{one}\", operations: [generation, files, batches], models: [\"ok-*\"] }}\n\
+             - {{ name: two, key: \"{two}\", operations: [generation, files, batches], models: [\"ok-*\"] }}\n",
+            url = behind.url()
+        );
+        let gateway = Gateway::start(driver, 2, &yaml);
+        sdk::python("objects.py", &[&format!("http://{}", gateway.address()), one, two]);
     }
 
     /// Each SDK's own class for what is judged on the way.

@@ -84,7 +84,9 @@ impl Serving<'_, '_> {
         slices[0] = &request_head;
         let mut used = 1;
         let mut prefix = [0; 18];
-        if body_bytes.is_none() {
+        // An empty chunk would be the last one.
+        let in_chunk = body_bytes.is_none() && collected > 0;
+        if in_chunk {
             slices[used] = chunk_prefix(collected as usize, &mut prefix);
             used += 1;
         }
@@ -92,7 +94,7 @@ impl Serving<'_, '_> {
             slices[used] = piece;
             used += 1;
         }
-        if body_bytes.is_none() {
+        if in_chunk {
             slices[used] = CHUNK_END;
             used += 1;
         }
@@ -117,6 +119,7 @@ impl Serving<'_, '_> {
             key: (!self.with_own_credential(exchange)).then(|| snapshot.key(exchange.key)),
             operation: self.call.operation,
             head: self.call.head,
+            query: self.call.query,
             body_bytes,
         };
         heads::write_request(&mut self.buffers.request_head, &mut self.buffers.scratch, &parts).is_ok()

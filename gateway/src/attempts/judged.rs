@@ -2,6 +2,7 @@
 //! reply is the dialect's, its consequences are the walk's.
 
 use tidegate_core::attempt::Exchange;
+use tidegate_core::fault::{Fault, FaultKind};
 use tidegate_core::report::CallEnd;
 use tidegate_core::usage::Usage;
 use tidegate_core::verdict::TargetFailure;
@@ -27,7 +28,8 @@ impl Serving<'_, '_> {
     ) -> Result<Tried, Interrupted> {
         self.learn(&exchange, head);
         let good = (200..300).contains(&head.status());
-        if good && is_event_stream(head) {
+        // A file may hold anything: it is never read for what it looks like.
+        if good && is_event_stream(head) && !self.is_owned() {
             return self.handle_stream(line, exchange, reply, head, takes_usage_out).await;
         }
         self.handle_whole(line, exchange, reply, head, good).await
@@ -94,6 +96,7 @@ impl Serving<'_, '_> {
         let collected = relay::collect(line, self, &mut reply, &mut held).await?;
         let verdict = match collected {
             Collected::Broken(failure) if good => Verdict::TargetFailed(failure),
+            _ if good && self.call.operation.kind == OperationKind::ObjectContent => Verdict::Success,
             // An error reply that was cut still says by its status and its beginning what it is, and a good status
             // does not make a good reply.
             _ => self.call.dialect.judge(head.status(), &ReplyFields(head), &held, tidegate_ring::wall_ms()),
@@ -102,10 +105,20 @@ impl Serving<'_, '_> {
             line.expect_stream(self.call.dialect);
         }
         if verdict == Verdict::Success {
+            if self.call.operation.kind == OperationKind::ObjectList {
+                let sent = self.send_list(line, reply, head, &mut held, collected).await;
+                self.buffers.held = held;
+                return sent;
+            }
+            if !self.note_owned(&mut held, collected) {
+                self.exchange = None;
+                return Ok(Tried::Refused(Fault::never(FaultKind::NoSuchObject), None));
+            }
             let sent = self.send_good(line, reply, head, &held, collected).await;
             self.buffers.held = held;
             return sent.map(|()| Tried::Answered);
         }
+        self.note_missing(head.status());
         let Some(exchange) = self.exchange.take() else { return Ok(Tried::Answered) };
         let status = head.status();
         let stored = match collected {
@@ -121,7 +134,7 @@ impl Serving<'_, '_> {
     }
 
     /// Sends a good whole reply: from here on it is the answer.
-    async fn send_good(
+    pub(super) async fn send_good(
         &mut self,
         line: &mut Line<'_>,
         mut reply: Reply,
@@ -130,12 +143,14 @@ impl Serving<'_, '_> {
         collected: Collected,
     ) -> Result<(), Interrupted> {
         self.content_began(head.status());
-        let mut passing = passing_usage(held, collected);
-        let mut stated = self.call.dialect.usage_of_reply(held);
+        // What looks like usage in a file is the caller's text.
+        let mut passing = passing_usage(held, collected).filter(|_| !self.is_owned());
+        let mut stated = self.call.dialect.usage_of_reply(held).filter(|_| !self.is_owned());
         if let Some(usage) = stated {
             self.note_usage(usage, false);
         }
-        let rest = passing.as_mut().map(|usage| Rest { reply: &mut reply, usage: Some(usage) });
+        let rest =
+            (collected == Collected::Partial).then_some(Rest { reply: &mut reply, usage: passing.as_mut() });
         let sent = relay::send_whole(line, self, head, held, rest).await?;
         if let Some(usage) = passing.and_then(|it| self.call.dialect.usage_of_reply(it.found()?)) {
             self.note_usage(usage, false);
@@ -183,7 +198,7 @@ impl Serving<'_, '_> {
     }
 
     /// Keeps the connection for the next call where its reply ended exactly.
-    fn put_back(&mut self, reply: Reply) {
+    pub(super) fn put_back(&mut self, reply: Reply) {
         let Some(provider) = self.record.provider else { return };
         if let Some(upstream) = reply.into_idle() {
             let origin = &self.published.snapshot.provider(provider).origin;

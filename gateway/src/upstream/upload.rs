@@ -14,15 +14,24 @@ use super::Upstream;
 use super::reply::{Sent, send};
 use crate::body;
 use crate::inbound::Source;
+use crate::objects::ObjectCheck;
 
 /// The rest of a form: what was not collected of it.
 pub(crate) struct Upload<'s> {
     pub(crate) conn: &'s Conn,
     pub(crate) source: &'s mut Source,
     pub(crate) reader: &'s mut BodyReader,
-    pub(crate) form: FormSearch,
+    pub(crate) check: UploadCheck<'s>,
     /// By then what has arrived must have been more.
     pub(crate) deadline: Moment,
+}
+
+/// What looks at a body before it goes out.
+pub(crate) enum UploadCheck<'s> {
+    /// A form that names its model once.
+    Form(FormSearch),
+    /// What makes a file or a batch.
+    Object(Box<ObjectCheck<'s>>),
 }
 
 /// How passing on ended.
@@ -39,6 +48,21 @@ pub(crate) enum Uploaded {
     CallerGone,
     /// The caller sent what must not be passed on, or too slowly.
     Refused(Fault, Option<String>),
+}
+
+impl UploadCheck<'_> {
+    /// Takes the next piece, which is the last where `ended`; an error means that it must not go out.
+    fn feed(&mut self, piece: &[u8], ended: bool) -> Result<(), (Fault, Option<String>)> {
+        match self {
+            UploadCheck::Form(form) => form
+                .feed(piece)
+                .map_err(|error| (Fault::never(FaultKind::MalformedBody), Some(error.to_string()))),
+            UploadCheck::Object(check) => {
+                check.feed(piece)?;
+                if ended { check.finish() } else { Ok(()) }
+            }
+        }
+    }
 }
 
 impl Upload<'_> {
@@ -71,10 +95,11 @@ pub(crate) async fn pass_on(
             Err(error) => return Uploaded::Refused(body::fault_of(error), None),
         };
         let data = &upload.source.bytes()[step.data.clone()];
+        // Before it goes out: what is refused never becomes a whole request.
+        if let Err((fault, detail)) = upload.check.feed(data, step.ended) {
+            return Uploaded::Refused(fault, detail);
+        }
         if !data.is_empty() {
-            if let Err(error) = upload.form.feed(data) {
-                return Uploaded::Refused(Fault::never(FaultKind::MalformedBody), Some(error.to_string()));
-            }
             let mut prefix = [0; 18];
             let sent = if chunked {
                 let piece = [chunk_prefix(data.len(), &mut prefix), data, CHUNK_END];

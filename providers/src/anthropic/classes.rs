@@ -41,6 +41,8 @@ pub(super) const CLASSES: &[ClassRow] = &[
     ClassRow { name: "haiku-3-5", patterns: &["claude-3-5-haiku*"] },
     ClassRow { name: "haiku-3", patterns: &["claude-3-haiku*"] },
     ClassRow { name: "opus-3", patterns: &["claude-3-opus*"] },
+    // Files and batches: calls that name no model, and have a pool of their own.
+    ClassRow { name: "objects", patterns: &[""] },
     ClassRow { name: "other", patterns: &["*"] },
 ];
 
@@ -81,7 +83,7 @@ mod tests {
             ("claude-opus-5-6", "other"),
             ("claude-opus-6", "other"),
             ("gpt-6-sol", "other"),
-            ("", "other"),
+            ("", "objects"),
         ] {
             assert_eq!(DIALECT.class_of(model).map(|it| it.name), Some(class), "{model}");
         }

@@ -3,6 +3,7 @@
 
 mod answers;
 mod classes;
+mod objects;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ use crate::dialect::{Calls, CredentialField, Dialect, IdentityFields};
 use crate::fields::Fields;
 use crate::forwarding::ForwardRules;
 use crate::judge::Rules;
-use crate::path::PathShape::{Exact, Under};
+use crate::path::PathShape::{Exact, Object, Under};
 use crate::path::{OperationKind, RouteRow};
 use crate::reading;
 
@@ -48,6 +49,7 @@ pub static DIALECT: Dialect = Dialect {
     },
     limit_prefixes: &["anthropic-ratelimit-", "anthropic-priority-", "anthropic-fast-"],
     rules: RULES,
+    objects: objects::RULES,
     call: Calls {
         observed_limits,
         stream_event: stream::event,
@@ -64,6 +66,11 @@ pub static DIALECT: Dialect = Dialect {
     },
 };
 
+/// What stands in front of a batch's id.
+const BATCH: &str = "/v1/messages/batches/";
+/// What stands in front of a file's id.
+const FILE: &str = "/v1/files/";
+
 const ROUTES: &[RouteRow] = &[
     RouteRow::new(&["POST"], Exact("/v1/messages"), OperationKind::Generate, Family::Messages),
     RouteRow::new(
@@ -72,6 +79,17 @@ const ROUTES: &[RouteRow] = &[
         OperationKind::CountTokens,
         Family::CountTokens,
     ),
+    RouteRow::new(&["POST"], Exact("/v1/messages/batches"), OperationKind::ObjectCreate, Family::Batches),
+    RouteRow::new(&["GET"], Exact("/v1/messages/batches"), OperationKind::ObjectList, Family::Batches),
+    RouteRow::new(&["GET"], Object(BATCH, ""), OperationKind::ObjectDescribe, Family::Batches),
+    RouteRow::new(&["POST"], Object(BATCH, "/cancel"), OperationKind::ObjectDescribe, Family::Batches),
+    RouteRow::new(&["DELETE"], Object(BATCH, ""), OperationKind::ObjectDelete, Family::Batches),
+    RouteRow::new(&["GET"], Object(BATCH, "/results"), OperationKind::ObjectContent, Family::Batches),
+    RouteRow::new(&["POST"], Exact("/v1/files"), OperationKind::ObjectCreate, Family::Files),
+    RouteRow::new(&["GET"], Exact("/v1/files"), OperationKind::ObjectList, Family::Files),
+    RouteRow::new(&["GET"], Object(FILE, ""), OperationKind::ObjectDescribe, Family::Files),
+    RouteRow::new(&["GET"], Object(FILE, "/content"), OperationKind::ObjectContent, Family::Files),
+    RouteRow::new(&["DELETE"], Object(FILE, ""), OperationKind::ObjectDelete, Family::Files),
     RouteRow::new(&["GET"], Exact("/v1/models"), OperationKind::ListModels, Family::Models),
     RouteRow::new(&["GET"], Under("/v1/models/"), OperationKind::GetModel, Family::Models),
     RouteRow::new(&["GET", "HEAD"], Exact("/"), OperationKind::Root, Family::Models),

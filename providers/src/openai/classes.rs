@@ -9,7 +9,9 @@ macro_rules! family {
     ($($name:literal),+ $(,)?) => {
         &[
             $(ClassRow { name: $name, patterns: &[$name, concat!($name, "-20*"), concat!($name, "-latest")] },)+
-            ClassRow { name: "other", patterns: &["*"] },
+            // Files and batches: calls that name no model, and have a pool of their own.
+    ClassRow { name: "objects", patterns: &[""] },
+    ClassRow { name: "other", patterns: &["*"] },
         ]
     };
 }

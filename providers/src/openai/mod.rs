@@ -5,6 +5,7 @@
 mod answers;
 mod classes;
 mod edit;
+mod objects;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -50,6 +51,8 @@ pub static DIALECT: Dialect = Dialect {
         "/images",
         "/v1/audio",
         "/audio",
+        "/v1/batches",
+        "/batches",
     ],
     version_segment: "/v1",
     // `store` is true unless given (the API reference).
@@ -66,6 +69,7 @@ pub static DIALECT: Dialect = Dialect {
     },
     limit_prefixes: &["x-ratelimit-"],
     rules: RULES,
+    objects: objects::RULES,
     call: Calls {
         observed_limits,
         stream_event: stream::event,
@@ -122,6 +126,15 @@ const ROUTES: &[RouteRow] = &[
     RouteRow::new(&["POST"], Exact("/audio/speech"), OperationKind::Generate, Family::Audio),
     RouteRow::new(&["POST"], Exact("/audio/transcriptions"), OperationKind::Form, Family::Audio),
     RouteRow::new(&["POST"], Exact("/audio/translations"), OperationKind::Form, Family::Audio),
+    RouteRow::new(&["POST"], Exact("/files"), OperationKind::ObjectCreate, Family::Files),
+    RouteRow::new(&["GET"], Exact("/files"), OperationKind::ObjectList, Family::Files),
+    RouteRow::new(&["GET"], Object("/files/", ""), OperationKind::ObjectDescribe, Family::Files),
+    RouteRow::new(&["GET"], Object("/files/", "/content"), OperationKind::ObjectContent, Family::Files),
+    RouteRow::new(&["DELETE"], Object("/files/", ""), OperationKind::ObjectDelete, Family::Files),
+    RouteRow::new(&["POST"], Exact("/batches"), OperationKind::ObjectCreate, Family::Batches),
+    RouteRow::new(&["GET"], Exact("/batches"), OperationKind::ObjectList, Family::Batches),
+    RouteRow::new(&["GET"], Object("/batches/", ""), OperationKind::ObjectDescribe, Family::Batches),
+    RouteRow::new(&["POST"], Object("/batches/", "/cancel"), OperationKind::ObjectDescribe, Family::Batches),
     RouteRow::new(&["GET"], Exact("/models"), OperationKind::ListModels, Family::Models),
     RouteRow::new(&["GET"], Under("/models/"), OperationKind::GetModel, Family::Models),
     RouteRow::new(&["GET", "HEAD"], Exact("/"), OperationKind::Root, Family::Models),

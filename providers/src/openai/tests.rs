@@ -239,7 +239,13 @@ fn paths_and_methods_name_operations() {
         ("POST", "/v1/images/edits", Ok((OperationKind::Form, Family::Images, ""))),
         ("POST", "/v1/audio/speech", Ok((OperationKind::Generate, Family::Audio, ""))),
         ("POST", "/audio/transcriptions", Ok((OperationKind::Form, Family::Audio, ""))),
-        ("POST", "/v1/files", Err(RouteMiss { known_path: false })),
+        ("POST", "/v1/files", Ok((OperationKind::ObjectCreate, Family::Files, ""))),
+        ("GET", "/files", Ok((OperationKind::ObjectList, Family::Files, ""))),
+        ("DELETE", "/v1/files/f-1", Ok((OperationKind::ObjectDelete, Family::Files, "f-1"))),
+        ("GET", "/v1/files/f-1/content", Ok((OperationKind::ObjectContent, Family::Files, "f-1"))),
+        ("POST", "/v1/batches", Ok((OperationKind::ObjectCreate, Family::Batches, ""))),
+        ("POST", "/v1/batches/b-1/cancel", Ok((OperationKind::ObjectDescribe, Family::Batches, "b-1"))),
+        ("POST", "/v1/uploads", Err(RouteMiss { known_path: false })),
     ] {
         let found = DIALECT.operation(method, path);
         let bare = path.strip_prefix("/v1").unwrap_or(path);
