@@ -277,6 +277,26 @@ both_drivers! {
         assert_eq!(one.call("POST /v1/files", "{}").status, 400, "no form");
     }
 
+    /// A body that was refused is done with: what follows it on the connection is the next request, and nothing of the
+    /// body is taken for one.
+    fn a_refused_body_is_never_the_next_request(driver) {
+        let upstream = kept();
+        let gateway = Gateway::start(driver, 1, &yaml(&upstream, ""));
+        let [one, _] = Tenant::all(&gateway, true);
+        let mut client = Client::connect(gateway.address());
+        let inner = String::from_utf8(one.bytes("GET /v1/messages/batches", "a/b", "")).expect("text");
+        let smuggled = batch(&["forbidden"]).replace("\"c\"", &format!("{:?}", inner));
+        for _ in 0..3 {
+            client.send(one.bytes("POST /v1/messages/batches", "application/json", &smuggled));
+            assert_eq!(client.reply().status, 404);
+            client.send(one.bytes("GET /v1/models", "application/json", ""));
+            assert_eq!(client.reply().status, 200);
+            tidegate_tests::time::pause_ms(20);
+            assert!(!client.has_surplus(), "one answer a request");
+        }
+        assert_eq!(upstream.count(), 0);
+    }
+
     /// Off for a virtual key unless its operations name them.
     fn files_and_batches_are_off_unless_named(driver) {
         let upstream = kept();

@@ -95,24 +95,14 @@ pub(crate) async fn pass_on(
             Err(error) => return Uploaded::Refused(body::fault_of(error), None),
         };
         let data = &upload.source.bytes()[step.data.clone()];
-        // Before it goes out: what is refused never becomes a whole request.
-        if let Err((fault, detail)) = upload.check.feed(data, step.ended) {
-            return Uploaded::Refused(fault, detail);
-        }
-        if !data.is_empty() {
-            let mut prefix = [0; 18];
-            let sent = if chunked {
-                let piece = [chunk_prefix(data.len(), &mut prefix), data, CHUNK_END];
-                send_within(upstream, &piece, stall).await
-            } else {
-                send_within(upstream, &[data], stall).await
-            };
-            if let Some(ended) = not_whole(sent) {
-                return ended;
-            }
-            upload.deadline = upload.deadline + worth(data.len());
-        }
+        let bytes = data.len();
+        let passed = pass_piece(upstream, &mut upload.check, data, step.ended, chunked, stall).await;
+        // Whatever came of it: the reader is past these bytes, and the next request begins behind them.
         upload.source.consume(step.consumed);
+        if let Err(ended) = passed {
+            return ended;
+        }
+        upload.deadline = upload.deadline + worth(bytes);
         if upload.reader.ended() {
             let last =
                 if chunked { send_within(upstream, &[LAST_CHUNK], stall).await } else { Some(Sent::Whole) };
@@ -124,6 +114,30 @@ pub(crate) async fn pass_on(
             return ended;
         }
     }
+}
+
+/// Looks at a piece, the last one where `ended`, and sends it.
+async fn pass_piece(
+    upstream: &mut Upstream,
+    check: &mut UploadCheck<'_>,
+    data: &[u8],
+    ended: bool,
+    chunked: bool,
+    stall: Duration,
+) -> Result<(), Uploaded> {
+    // Before it goes out: what is refused never becomes a whole request.
+    check.feed(data, ended).map_err(|(fault, detail)| Uploaded::Refused(fault, detail))?;
+    if data.is_empty() {
+        return Ok(());
+    }
+    let mut prefix = [0; 18];
+    let sent = if chunked {
+        let piece = [chunk_prefix(data.len(), &mut prefix), data, CHUNK_END];
+        send_within(upstream, &piece, stall).await
+    } else {
+        send_within(upstream, &[data], stall).await
+    };
+    not_whole(sent).map_or(Ok(()), Err)
 }
 
 /// Waits for the caller's next bytes; an answer that comes meanwhile ends it.
