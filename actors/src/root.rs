@@ -201,8 +201,8 @@ impl ControlPlane {
         self.board.restarts.load(Ordering::Relaxed)
     }
 
-    /// Names of the actors that live: `access-log`, `admin`, `config`, `exporter`, `owners`, `pump`, `resolver`, `watchdog`,
-    /// `key/PROVIDER/KEY`, `quota/PROVIDER/ACCOUNT`, `chain/MODEL`.
+    /// Names of the actors that live: `access-log`, `admin`, `config`, `exporter`, `owners`, `pump`, `resolver`,
+    /// `watchdog`, `key/PROVIDER/KEY`, `quota/PROVIDER/ACCOUNT`, `chain/MODEL`.
     pub fn actors(&self) -> Vec<String> {
         self.board.directory.load().cells.keys().cloned().collect()
     }
