@@ -32,8 +32,9 @@ use crate::exec::{self, Bell, POLLS_PER_TURN, Panicked};
 use crate::options::RingOptions;
 use crate::worker::{self, Arm, Counts, Teardown, Worker};
 
-/// Waits of `close` for the kernel to hand back what it holds, each of `CLOSE_WAIT_MS`. A cancel takes microseconds.
-const CLOSE_ROUNDS: usize = 50;
+/// Waits of `close` that bring nothing, each of `CLOSE_WAIT_MS`, before what is left is given up. A cancel takes
+/// microseconds; but the kernel hands back some twenty operations a call, and there may be thousands.
+const CLOSE_WAITS_MAX: usize = 50;
 const CLOSE_WAIT_MS: u32 = 100;
 
 /// Runs a worker on this thread; see [`crate::run`].
@@ -189,17 +190,22 @@ impl Uring {
 
     /// Cancels all, takes every completion, then closes the ring. Only then is its memory let go.
     fn close(&self) {
-        for round in 0..CLOSE_ROUNDS {
-            if round % 10 == 0 {
+        let (mut waits, mut left, mut tell) = (0, usize::MAX, true);
+        while left > 0 && waits < CLOSE_WAITS_MAX {
+            if std::mem::take(&mut tell) {
                 self.machine.borrow_mut().close();
             }
             let taken = self.exchange(|ring| ring.enter_within(CLOSE_WAIT_MS));
             self.wake();
-            if taken.is_err() || self.machine.borrow().in_flight() == 0 {
+            let before = std::mem::replace(&mut left, self.machine.borrow().in_flight());
+            if taken.is_err() {
                 break;
             }
+            if left >= before {
+                waits += 1;
+                tell = waits % 10 == 0;
+            }
         }
-        let left = self.machine.borrow().in_flight();
         debug_assert!(left == 0 || std::thread::panicking(), "{left} operations did not end when cancelled");
         if left > 0 {
             // The kernel may still write into the buffers, so they are never unmapped.

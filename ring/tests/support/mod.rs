@@ -35,6 +35,14 @@ pub fn on_each_with<F: Future<Output = ()> + 'static>(options: RingOptions, test
     }
 }
 
+/// Lets this process have as many descriptors as it may: the usual limit is less than what a test here needs.
+pub fn raise_descriptor_limit() {
+    let held = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let wanted = rustix::process::Rlimit { current: held.maximum, maximum: held.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, wanted)
+        .expect("what is allowed is granted");
+}
+
 pub fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
