@@ -7,7 +7,7 @@
 //!
 //! # The atomics
 //!
-//! An open-addressed table of slots; a slot is two words. `owner` is the owner (48 bits; [`FREE`] and [`CLAIMED`] are
+//! An open-addressed table of slots; a slot is two words. `owner` is the owner (48 bits; `FREE` and `CLAIMED` are
 //! none) below the number of times the slot was used (16 bits); `object` says whose owner that is.
 //!
 //! A writer claims a free slot by compare and exchange, which one alone can do, and counts its use. It then stores
@@ -16,7 +16,7 @@
 //! differ and the slot holds nothing for this reader. Otherwise the object is the one published with the owner. A
 //! removal exchanges the very word that was read, so it never frees what came after.
 //!
-//! A lookup looks at all [`PROBES`] places an object may be at, since a slot may have been freed before the one in use.
+//! A lookup looks at all `PROBES` places an object may be at, since a slot may have been freed before the one in use.
 //! Providers give an identifier once and never again, so no two writers insert the same object.
 
 use crate::sync::{AtomicU64, Ordering};
