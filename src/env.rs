@@ -41,7 +41,10 @@ pub(crate) fn run(arguments: &EnvArguments) -> ExitCode {
         (Some(url), _) => url.clone(),
         (None, None) => "http://127.0.0.1:4000".to_owned(),
         (None, Some(file)) => match check::load(Some(file)) {
-            Ok(checked) => format!("http://{}", reachable(checked.settings.listen)),
+            Ok(checked) => {
+                let scheme = if checked.draft.ingress.tls.is_some() { "https" } else { "http" };
+                format!("{scheme}://{}", reachable(checked.settings.listen))
+            }
             Err(complaints) => {
                 crate::complain(&complaints.to_string());
                 return ExitCode::FAILURE;

@@ -146,13 +146,15 @@ async fn live(
         () = process.data.plane.gave_up() => Err("a worker failed too often; see the log".to_owned()),
         successor = accepted => {
             tracing::info!("another process serves now; running calls go on here");
-            process.retire(successor, signals.end()).await;
+            let reopen = process.control.access_log_opener();
+            process.retire(successor, signals.end(reopen)).await;
             return Ok(());
         }
     };
     notifier.stopping("draining: running calls go on");
     tracing::info!("draining: no new calls; running ones go on");
-    process.stop(DRAIN_GRACE, DRAIN_GRACE_STREAMS, signals.end()).await;
+    let reopen = process.control.access_log_opener();
+    process.stop(DRAIN_GRACE, DRAIN_GRACE_STREAMS, signals.end(reopen)).await;
     outcome
 }
 
@@ -206,10 +208,16 @@ async fn sockets(
 /// Takes the addresses of sockets that listen already for those of the configuration, under the same rules.
 fn adopt_addresses(whose: &str, checked: &mut Checked, sockets: &Sockets) -> Result<(), String> {
     let of = |socket: &TcpListener| socket.local_addr().map_err(|error| format!("{whose}: {error}"));
-    let data = sockets.data.first().map(of).transpose()?.unwrap_or(checked.settings.listen);
     let admin = sockets.admin.as_ref().map(of).transpose()?.unwrap_or(checked.settings.admin.listen);
-    if (data, admin) != (checked.settings.listen, checked.settings.admin.listen) {
-        checked.listen_on(whose, data, admin).map_err(|complaints| complaints.to_string())?;
+    let mut all = sockets.data.iter().map(of).collect::<Result<Vec<_>, _>>()?;
+    if all.is_empty() {
+        all.push(checked.settings.listen);
+    }
+    // Each is served, so each is judged; the first is the one that is shown.
+    for data in all.into_iter().rev() {
+        if (data, admin) != (checked.settings.listen, checked.settings.admin.listen) {
+            checked.listen_on(whose, data, admin).map_err(|complaints| complaints.to_string())?;
+        }
     }
     Ok(())
 }
@@ -310,11 +318,17 @@ impl Signals {
         }
     }
 
-    /// The next signal that ends the process.
-    async fn end(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+    /// The next signal that ends the process. Calls that still run have their lines written, so until then the access
+    /// log is opened anew as before.
+    async fn end(&mut self, reopen: impl Fn() -> bool) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.user_1.recv() => {
+                    reopen();
+                }
+            }
         }
     }
 }

@@ -63,6 +63,8 @@ pub struct Checked {
     text: Arc<str>,
     digest: [u8; 32],
     outside: Vec<Outside>,
+    /// The listeners of the file, data and admin, whatever sockets are served.
+    stated: (SocketAddr, SocketAddr),
 }
 
 /// What cannot change without a restart; a reload that changes it warns.
@@ -116,6 +118,11 @@ impl Checked {
     /// The files that it refers to, as they were read.
     pub(crate) fn outside(&self) -> &[Outside] {
         &self.outside
+    }
+
+    /// The listeners of the file, data and admin.
+    pub(crate) fn stated_listeners(&self) -> (SocketAddr, SocketAddr) {
+        self.stated
     }
 
     /// Takes other listeners than the file's, under the same rules. `given_by` is whose wish it is, for complaints.
@@ -266,6 +273,7 @@ fn finish(
     let (draft, logs, settings) = check::check(raw, &notes, surroundings);
     match settings.filter(|_| !notes.failed()) {
         Some(settings) => Ok(Checked {
+            stated: (settings.listen, settings.admin.listen),
             draft,
             settings,
             logs,

@@ -206,8 +206,13 @@ impl ConfigActorState {
         result
     }
 
-    async fn publish(&mut self, checked: Checked) -> Result<u64, Complaints> {
+    async fn publish(&mut self, mut checked: Checked) -> Result<u64, Complaints> {
         let before = self.board.loaded.load_full();
+        // What is open is judged, whatever the file says: without virtual keys only this host may reach it.
+        let open = &before.checked.settings;
+        if (open.listen, open.admin.listen) != checked.stated_listeners() {
+            checked.listen_on("the sockets that are open", open.listen, open.admin.listen)?;
+        }
         if !checked.warnings.is_empty() {
             tracing::warn!("the configuration works, but:\n{}", checked.render_warnings(false));
         }
@@ -366,10 +371,11 @@ fn report_kin(draft: &Draft, marks: &Marks) {
 
 fn warn_of_settings(before: &Checked, after: &Checked) {
     let format = before.logs.format != after.logs.format;
+    let (stated, now_stated) = (before.stated_listeners(), after.stated_listeners());
     let (before, after) = (&before.settings, &after.settings);
     for (name, changed) in [
-        ("listen", before.listen != after.listen),
-        ("admin.listen", before.admin.listen != after.admin.listen),
+        ("listen", stated.0 != now_stated.0),
+        ("admin.listen", stated.1 != now_stated.1),
         ("io", before.io != after.io),
         ("takeover", before.takeover != after.takeover),
         ("workers", before.workers != after.workers),

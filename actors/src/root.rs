@@ -134,6 +134,10 @@ pub async fn start(wiring: Wiring) -> Result<ControlPlane, StartError> {
     Ok(ControlPlane { board, root, task })
 }
 
+fn reopen_access_log(board: &Board) -> bool {
+    board.directory.load().access.as_ref().is_some_and(|it| it.push(AccessMessage::Reopen))
+}
+
 impl ControlPlane {
     /// Reads the configuration again and publishes it; the new revision. The error says everything that is wrong,
     /// and the old configuration stays.
@@ -151,8 +155,13 @@ impl ControlPlane {
 
     /// Opens the access log's file anew, after it was moved away. False where that is already under way.
     pub fn reopen_access_log(&self) -> bool {
-        let directory = self.board.directory.load();
-        directory.access.as_ref().is_some_and(|it| it.push(AccessMessage::Reopen))
+        reopen_access_log(&self.board)
+    }
+
+    /// The same for whoever outlives the sight of this: a plane that is being stopped writes its last lines, too.
+    pub fn access_log_opener(&self) -> impl Fn() -> bool + use<> {
+        let board = self.board.clone();
+        move || reopen_access_log(&board)
     }
 
     /// Where the admin listener is.

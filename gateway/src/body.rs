@@ -88,20 +88,12 @@ pub(crate) async fn collect(
     into.clear();
     while !reader.ended() {
         let step = reader.next(source.bytes()).map_err(fault_of)?;
-        let data = step.data.len();
-        let mut done = false;
-        if data > 0 {
-            if into.len() + data > limits::BODY_BYTES_MAX {
-                return Err(Fault::never(FaultKind::BodyTooLarge).into());
-            }
-            let capacity = capacity_for(into, data, reader.remaining_length());
-            wait_for_memory(&mut lease, capacity, deadline).await?;
-            into.reserve_exact(capacity - into.len());
-            into.extend_from_slice(&source.bytes()[step.data.clone()]);
-            done = enough(&source.bytes()[step.data.clone()], into.len())?;
-        }
+        let rest = reader.remaining_length();
+        let taken =
+            take(&mut lease, &source.bytes()[step.data.clone()], rest, into, deadline, &mut enough).await;
+        // Off the line before a refusal, too: what the reader has passed must never be read as the next request.
         source.consume(step.consumed);
-        if done {
+        if taken? {
             break;
         }
         if step.consumed == 0 && !step.ended {
@@ -113,6 +105,28 @@ pub(crate) async fn collect(
         }
     }
     Ok(lease)
+}
+
+/// Adds a piece to what was collected; true where that is enough.
+async fn take(
+    lease: &mut BodyLease,
+    piece: &[u8],
+    rest: Option<u64>,
+    into: &mut Vec<u8>,
+    deadline: Moment,
+    enough: &mut impl FnMut(&[u8], usize) -> Result<bool, Stop>,
+) -> Result<bool, Stop> {
+    if piece.is_empty() {
+        return Ok(false);
+    }
+    if into.len() + piece.len() > limits::BODY_BYTES_MAX {
+        return Err(Fault::never(FaultKind::BodyTooLarge).into());
+    }
+    let capacity = capacity_for(into, piece.len(), rest);
+    wait_for_memory(lease, capacity, deadline).await?;
+    into.reserve_exact(capacity - into.len());
+    into.extend_from_slice(piece);
+    enough(piece, into.len())
 }
 
 async fn wait_for_memory(lease: &mut BodyLease, wanted: usize, deadline: Moment) -> Result<(), Fault> {

@@ -156,6 +156,10 @@ async fn steps(
         line.keep_alive &= !incoming.awaits_continue;
         return listing::models(line, record, snapshot, dialect, &operation, head).await;
     }
+    // A hop that passes over such a body would take it for a request of its own.
+    if head.method() != "POST" && !incoming.reader.ended() {
+        return Err(malformed("a request of this method has no body".to_owned()));
+    }
     if operation.kind.is_owned() {
         let own_credential = own_credential(snapshot, head);
         let operation = &operation;
@@ -265,6 +269,10 @@ pub(crate) async fn begin_body(incoming: &mut Incoming<'_>, line: &mut Line<'_>)
     let coding = incoming.head.field("content-encoding").map(<[u8]>::trim_ascii);
     if coding.is_some_and(|it| !it.is_empty() && !it.eq_ignore_ascii_case(b"identity")) {
         return Err(Fault::never(FaultKind::CodedBody).into());
+    }
+    // Readers differ about which of two counts, and so about what the body says.
+    if incoming.head.fields().filter(|it| it.0.eq_ignore_ascii_case("content-type")).count() > 1 {
+        return Err(malformed("there is more than one `content-type`".to_owned()));
     }
     if incoming.awaits_continue && incoming.source.is_empty() {
         line.send(&[CONTINUE]).await?;

@@ -16,6 +16,8 @@ use tidegate_actors::KnownAccount;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
+use super::MESSAGE_TIMEOUT;
+
 /// Bytes of a message: 100,000 callers and 4,096 keys with all their classes fit.
 const MESSAGE_BYTES_MAX: u32 = 256 * 1024 * 1024;
 
@@ -59,8 +61,12 @@ impl Line {
         let body = serde_json::to_vec(message)?;
         let length = u32::try_from(body.len()).ok().filter(|it| *it <= MESSAGE_BYTES_MAX);
         let length = length.ok_or_else(|| io::Error::other("a message is too long for the line"))?;
-        self.0.write_all(&length.to_le_bytes()).await?;
-        self.0.write_all(&body).await
+        // The other side may have stopped reading.
+        let sending = async {
+            self.0.write_all(&length.to_le_bytes()).await?;
+            self.0.write_all(&body).await
+        };
+        timed(MESSAGE_TIMEOUT, sending).await
     }
 
     /// The next message; a refusal is an error with its reason.
@@ -92,7 +98,7 @@ impl Line {
             let sent = sendmsg(&self.0, &[IoSlice::new(b"s")], &mut rights, SendFlags::NOSIGNAL)?;
             if sent == 1 { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
         });
-        sending.await
+        timed(MESSAGE_TIMEOUT, sending).await
     }
 
     /// Receives a listening socket.

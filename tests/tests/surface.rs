@@ -288,6 +288,44 @@ both_drivers! {
         assert_eq!(upstream.count(), 0, "no request came to its end");
     }
 
+    /// What was read of a refused form is taken off the line: it is never the next request.
+    fn a_refused_form_is_never_the_next_request(driver) {
+        let upstream = Upstream::start(good);
+        let gateway = Gateway::start(driver, 1, &yaml(&upstream));
+        let inside = format!("GET /v1/models/inside HTTP/1.1\r\nhost: g\r\nauthorization: {}\r\n\r\n", bearer(KEY));
+        for form in [inside.clone(), format!("--XX\r\n{inside}\r\n--XXy")] {
+            let mut client = Client::connect(gateway.address());
+            // Both in one segment, so that the whole body is there when the head is read.
+            client.send([transcription(form.as_bytes()), post("/v1/chat/completions", "{\"model\":1}")].concat());
+            let refused = client.reply();
+            assert_eq!(refused.status, 400, "{}", refused.text());
+            match client.try_reply(false) {
+                Ok(next) => assert!(next.text().contains("model") && next.status == 400, "{}", next.text()),
+                Err(ended) => assert!(!ended.contains("HTTP"), "{ended}"),
+            }
+            assert!(!client.has_surplus());
+        }
+        assert_eq!(upstream.count(), 0);
+    }
+
+    /// Bodies that one hop reads and another does not: two content types, and a body of a GET.
+    fn bodies_that_readers_take_differently_are_refused(driver) {
+        let upstream = Upstream::start(good);
+        let gateway = Gateway::start(driver, 1, &yaml(&upstream));
+        let authorization = bearer(KEY);
+        let twice = [("authorization", authorization.as_str()), ("content-type", "application/json"), ("content-type", "text/plain")];
+        let json = r#"{"model":"ears","messages":[]}"#;
+        assert_eq!(call(gateway.address(), request("POST /v1/chat/completions", &twice, json)).status, 400);
+        let body = "GET / HTTP/1.1\r\n\r\n";
+        let length = body.len().to_string();
+        let stated = [("authorization", authorization.as_str()), ("content-length", length.as_str())];
+        for (line, fields) in [("GET /v1/responses/resp_1", &stated[..]), ("DELETE /v1/responses/resp_1", &stated[..1])] {
+            let reply = call(gateway.address(), request(line, fields, body));
+            assert_eq!(reply.status, 400, "{}", reply.text());
+        }
+        assert_eq!(upstream.count(), 0);
+    }
+
     /// An answer that comes while the form is still under way is the answer, and the connection ends with it.
     fn an_early_answer_to_a_form_is_taken(driver) {
         let upstream = EarlyRefusal::start();

@@ -57,7 +57,9 @@ pub struct FormSearch {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
-    /// In what stands before the first part, or in a part that nobody asked for.
+    /// Before the first delimiter.
+    Start,
+    /// In a part that nobody asked for.
     Skipped,
     /// In the part that is wanted.
     Wanted,
@@ -85,6 +87,7 @@ pub fn boundary(content_type: &[u8]) -> Option<&[u8]> {
 impl FormSearch {
     /// Looks for the field `name`, whose value has at most `value_bytes_max` bytes.
     pub fn new(boundary: &[u8], name: &'static str, value_bytes_max: usize) -> FormSearch {
+        // The delimiter has a line end in front; before the first one there is none.
         let window = b"\r\n".to_vec();
         let delimiter = [DELIMITER, boundary].concat();
         FormSearch {
@@ -93,7 +96,7 @@ impl FormSearch {
             file: None,
             file_seen: false,
             delimiter,
-            at: At::Skipped,
+            at: At::Start,
             window,
             passed: 0,
             found: None,
@@ -141,9 +144,24 @@ impl FormSearch {
     fn step(&mut self, show: &mut dyn FnMut(&[u8])) -> Result<bool, FormError> {
         match self.at {
             At::Over => Ok(false),
+            At::Start => self.step_start(),
             At::Delimiter => self.step_head(),
             At::Skipped | At::Wanted | At::File => self.step_value(show),
         }
+    }
+
+    /// The form begins with a delimiter: what stands before one is read in more than one way.
+    fn step_start(&mut self) -> Result<bool, FormError> {
+        let there = self.window.len().min(self.delimiter.len());
+        if self.window[..there] != self.delimiter[..there] {
+            return Err(FormError::Malformed);
+        }
+        if there < self.delimiter.len() {
+            return Ok(false);
+        }
+        self.give_up(there);
+        self.at = At::Delimiter;
+        Ok(true)
     }
 
     /// To the next delimiter.
@@ -355,8 +373,19 @@ mod tests {
     #[test]
     fn a_form_without_the_field_or_its_end_is_seen() {
         assert_eq!(search(&format!("{}--b1--", part("form-data; name=a", "", "m")), 5), Ok((None, true)));
-        assert_eq!(search("no form at all", 5), Ok((None, false)));
+        assert_eq!(search("--b", 5), Ok((None, false)));
         assert_eq!(search(&part("form-data; name=model", "", "m"), 5), Ok((None, false)), "no delimiter yet");
+    }
+
+    /// What stands before the first delimiter would be a part for one reader and nothing for another.
+    #[test]
+    fn a_form_begins_with_its_delimiter() {
+        let form = format!("{}--b1--", part("form-data; name=model", "", "cheap"));
+        for before in ["no form at all", "x\n--b1\n\n", "\r\n", " ", "--b2\r\n"] {
+            for step in [1, 3, 100] {
+                assert_eq!(search(&format!("{before}{form}"), step), Err(FormError::Malformed), "{before:?}");
+            }
+        }
     }
 
     #[test]

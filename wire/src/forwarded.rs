@@ -24,6 +24,10 @@ fn address_of_element(element: &[u8]) -> Option<IpAddr> {
             return None;
         }
     }
+    // What an open quote swallowed is another hop's word.
+    if ends_quoted(element) {
+        return None;
+    }
     let node = node?;
     // A quoted address has no escapes: with one, it is none.
     address(node.strip_prefix(b"\"").map_or(Some(node), |it| it.strip_suffix(b"\""))?)
@@ -35,6 +39,15 @@ fn address(text: &[u8]) -> Option<IpAddr> {
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
     let with_port = || text.parse::<SocketAddr>().ok().map(|it| it.ip());
     text.parse().ok().or_else(with_port).or_else(bracketed).map(|it: IpAddr| it.to_canonical())
+}
+
+fn ends_quoted(text: &[u8]) -> bool {
+    let mut escaped = false;
+    text.iter().fold(false, |quoted, &byte| {
+        let literal = escaped;
+        escaped = quoted && !literal && byte == b'\\';
+        quoted != (byte == b'"' && !literal)
+    })
 }
 
 /// The parts of a text between separators that do not stand in quotes.
@@ -88,6 +101,7 @@ mod tests {
             ("for=192.0.2.43, for=198.51.100.17", "192.0.2.43 198.51.100.17"),
             ("for=_hidden, for=unknown, for=\"_SEVKISEK\"", "- - -"),
             ("by=203.0.113.43", "-"),
+            ("for=192.0.2.60;x=\", for=203.0.113.9", "-"),
             ("for=1.2.3.4;for=5.6.7.8", "-"),
             ("for", "-"),
             ("proto=\"a,b;for=6.6.6.6\";for=1.2.3.4", "1.2.3.4"),
