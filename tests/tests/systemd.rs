@@ -11,6 +11,7 @@ use tidegate_tests::client::{call, messages, request};
 use tidegate_tests::messages as protocol;
 use tidegate_tests::process::{Program, io};
 use tidegate_tests::sdk::program;
+use tidegate_tests::time::wait_for;
 use tidegate_tests::upstream::Upstream;
 use tidegate_tests::{IoChoice, both_drivers};
 
@@ -100,5 +101,38 @@ both_drivers! {
             assert_eq!(program.wait(PATIENCE).code(), Some(1));
             assert!(program.said().contains(why), "{}", program.said());
         }
+    }
+
+    /// Each passed socket is judged, and not the first alone; so is what is open when a reload takes the keys away.
+    fn open_sockets_are_judged(driver) {
+        let upstream = Upstream::good("served");
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = config(&folder, &upstream, driver);
+        let start = |log: &str, data: &TcpListener, other: &TcpListener, names: &str| {
+            let mut command = Command::new("sh");
+            command.arg("-c").arg(PASS).arg(program("tidegate")).args(["serve", "-c"]).arg(&path);
+            command.stdin(Stdio::from(OwnedFd::from(data.try_clone().expect("a handle"))));
+            command.stdout(Stdio::from(OwnedFd::from(other.try_clone().expect("a handle"))));
+            command.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", names);
+            Program::start(&mut command, &folder.path().join(log))
+        };
+        let near = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let wide = TcpListener::bind("0.0.0.0:0").expect("a port");
+        let mut refused = start("refused", &near, &wide, "data:data");
+        assert_eq!(refused.wait(PATIENCE).code(), Some(1));
+        assert!(refused.said().contains("virtual_keys"), "{}", refused.said());
+
+        let open = std::fs::read_to_string(&path).expect("the file");
+        let key = "0123456789abcdef0123456789abcdef0123";
+        std::fs::write(&path, format!("{open}virtual_keys: [{{ name: team, key: {key} }}]\n")).expect("a file");
+        let mut guarded = start("guarded", &wide, &near, "data:admin");
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], wide.local_addr().expect("an address").port()));
+        let ask = || call(address, messages(&protocol::request("claude-sonnet-5-5"))).status;
+        assert_eq!(ask(), 401);
+        std::fs::write(&path, &open).expect("a file");
+        guarded.signal("HUP");
+        wait_for("the reload is refused", PATIENCE, || guarded.said().contains("the old one stays"));
+        assert_eq!(ask(), 401, "{}", guarded.said());
+        assert!(!guarded.said().contains("`listen` changed"), "{}", guarded.said());
     }
 }

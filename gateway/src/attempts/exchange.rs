@@ -5,11 +5,11 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
-use tidegate_core::Fault;
 use tidegate_core::attempt::{Deadlines, Exchange};
 use tidegate_core::report::{OrganizationReport, Report};
 use tidegate_core::route::State;
 use tidegate_core::verdict::{TargetFailure, Verdict};
+use tidegate_core::{Fault, FaultKind};
 use tidegate_providers::{Fields, OperationKind};
 use tidegate_wire::body::{CHUNK_END, chunk_prefix};
 use tidegate_wire::head::ResponseHead;
@@ -206,8 +206,15 @@ impl Serving<'_, '_> {
             Uploaded::Refused(fault, detail) => return Ok(Replied::Refused(fault, detail)),
         };
         let deadlines = self.deadlines(exchange);
-        let replied = pin!(upstream::begin_reply(connected, whole, head, &deadlines));
-        match line.hold(self.record, replied).await? {
+        let replied = {
+            let replied = pin!(upstream::begin_reply(connected, whole, head, &deadlines));
+            line.hold(self.record, replied).await?
+        };
+        match replied {
+            // It waited for what the caller had not sent.
+            Ok(_) if !whole && head.status() == 408 => {
+                Ok(Replied::Refused(Fault::new(FaultKind::BodyTooSlow), None))
+            }
             Ok(reply) => Ok(Replied::Reply(reply)),
             Err(failure) => failed(failure.target_failure()),
         }

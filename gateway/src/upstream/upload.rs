@@ -86,16 +86,20 @@ pub(crate) async fn pass_on(
     stall: Duration,
 ) -> Uploaded {
     let chunked = upload.remaining_length().is_none();
+    let mut began = now();
     if let Some(ended) = not_whole(send_within(upstream, slices, stall).await) {
         return ended;
     }
     loop {
+        // The upstream's own pace is not the caller's fault.
+        upload.deadline = upload.deadline + now().since(began);
         let step = match upload.reader.next(upload.source.bytes()) {
             Ok(step) => step,
             Err(error) => return Uploaded::Refused(body::fault_of(error), None),
         };
         let data = &upload.source.bytes()[step.data.clone()];
         let bytes = data.len();
+        began = now();
         let passed = pass_piece(upstream, &mut upload.check, data, step.ended, chunked, stall).await;
         // Whatever came of it: the reader is past these bytes, and the next request begins behind them.
         upload.source.consume(step.consumed);
@@ -108,10 +112,11 @@ pub(crate) async fn pass_on(
                 if chunked { send_within(upstream, &[LAST_CHUNK], stall).await } else { Some(Sent::Whole) };
             return not_whole(last).unwrap_or(Uploaded::Whole);
         }
-        if step.consumed == 0
-            && let Some(ended) = more(upstream, upload).await
-        {
-            return ended;
+        if step.consumed == 0 {
+            if let Some(ended) = more(upstream, upload).await {
+                return ended;
+            }
+            began = now();
         }
     }
 }
@@ -153,8 +158,13 @@ async fn more(upstream: &mut Upstream, upload: &mut Upload<'_>) -> Option<Upload
             answer.accept(chunk);
             Some(Uploaded::AnsweredEarly)
         }
-        Ok(Either::Right(_)) => Some(Uploaded::Failed),
+        // Perhaps it grew tired of the caller: a slow one must not make the route look ill to all others.
+        Ok(Either::Right(_)) => Some(Uploaded::Refused(Fault::new(FaultKind::UpstreamFailed), None)),
     }
+}
+
+fn now() -> Moment {
+    Moment::from_ns(tidegate_ring::now_ns())
 }
 
 /// The time that so many bytes may take.
