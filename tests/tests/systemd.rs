@@ -125,7 +125,7 @@ both_drivers! {
         let open = std::fs::read_to_string(&path).expect("the file");
         let key = "0123456789abcdef0123456789abcdef0123";
         std::fs::write(&path, format!("{open}virtual_keys: [{{ name: team, key: {key} }}]\n")).expect("a file");
-        let mut guarded = start("guarded", &wide, &near, "data:admin");
+        let guarded = start("guarded", &wide, &near, "data:admin");
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], wide.local_addr().expect("an address").port()));
         let ask = || call(address, messages(&protocol::request("claude-sonnet-5-5"))).status;
         assert_eq!(ask(), 401);
