@@ -1,5 +1,6 @@
 //! Spreading before the 429: four accounts of unequal quotas that start empty, 130 % offered. The mock provider's own
-//! buckets are the judge. A control run by weight alone shows what the same load does without learning.
+//! buckets are the judge. A control run by weight alone shows what the same load does without learning. The gateway is
+//! the program itself, started behind a provider that runs.
 //!
 //! `TIDEGATE_SPREAD_SECONDS` sets the length; the runs of a soak take two minutes.
 
@@ -13,8 +14,10 @@ use tidegate_loadtest::mock::{
 };
 use tidegate_tests::client::{Client, messages};
 use tidegate_tests::messages as protocol;
+use tidegate_tests::process::io;
+use tidegate_tests::program::Running;
 use tidegate_tests::time::{now, pause, variable};
-use tidegate_tests::{Gateway, IoChoice, both_drivers};
+use tidegate_tests::{IoChoice, both_drivers};
 
 /// Requests a minute of each account.
 const RPM: [(&str, f64); 4] = [("a", 1000.0), ("b", 500.0), ("c", 250.0), ("d", 250.0)];
@@ -81,9 +84,10 @@ fn provider(driver: IoChoice, run: Run) -> MockHandle {
     Mock::start(config, driver).expect("a mock provider")
 }
 
-fn yaml(base_url: &str, configured: bool) -> String {
-    let mut text =
-        format!("providers:\n  mock:\n    kind: anthropic\n    base_url: \"{base_url}\"\n    keys:\n");
+fn yaml(driver: IoChoice, base_url: &str, configured: bool) -> String {
+    let driver = io(driver);
+    let mut text = format!("io: {driver}\n");
+    text += &format!("providers:\n  mock:\n    kind: anthropic\n    base_url: \"{base_url}\"\n    keys:\n");
     for (name, rpm) in RPM {
         let limits = match configured {
             true => format!(", limits: {{ rpm: {rpm}, itpm: {} }}", rpm * TOKENS_PER_REQUEST),
@@ -147,10 +151,10 @@ fn span() -> Duration {
 #[expect(clippy::print_stdout, reason = "the figures of a long run are wanted, not only its verdict")]
 fn measure(driver: IoChoice, run: Run) -> Result {
     let mock = provider(driver, run);
-    let gateway = Gateway::start(driver, 2, &yaml(&mock.base_url(), run.configured));
+    let gateway = Running::serve(&yaml(driver, &mock.base_url(), run.configured));
     let (told_to_wait, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let began_ms = mock.journal().expect("a journal").now_ms;
-    offer(gateway.address(), span(), &told_to_wait, &failed);
+    offer(gateway.data(), span(), &told_to_wait, &failed);
     let levels = mock.quota().expect("the levels");
     let journal = mock.journal().expect("a journal");
     let books: Vec<&Book> = journal.organizations.values().map(|it| &it.total).collect();
@@ -198,14 +202,16 @@ both_drivers! {
         assert_spread(&measure(driver, CONFIGURED));
     }
 
-    /// Headers as the only source of limits. One refusal an account teaches them, and none comes after it: in two
-    /// minutes 4 of some 3,990 calls, whatever the length of the run.
+    /// Headers as the only source of limits. One refusal an account may teach them, and none comes after it, whatever
+    /// the length of the run. Measured: one or two of 4,000 calls in two minutes.
     fn limits_are_learned(driver) {
         let result = measure(driver, Run { configured: false, ..CONFIGURED });
         let first = result.refused - result.refused_later;
         assert!(first <= RPM.len() as u64, "one refusal an account teaches its limits: {result:?}");
         assert_eq!(result.refused_later, 0, "{result:?}");
-        assert_spread(&Result { refused: 0, ..result });
+        // The promise is of two minutes; a short run would be held to less than one refusal in it.
+        let refused = if span() >= PROMISED_SPAN { result.refused } else { 0 };
+        assert_spread(&Result { refused, ..result });
     }
 
     /// Somebody else spends a fifth of one account.
