@@ -80,7 +80,7 @@ pub(crate) async fn serve(worker: &Worker, slot: &mut Slot) -> After {
     let (client, head): (&Client, &RequestHead) = (client, head);
     let (dialect, path) = tidegate_providers::of_request(head.path(), has_version_field(head));
     let sent = Sent::default();
-    let mut open = OpenRecord::begin(worker, published.clone(), dialect, client, Some(head), &sent);
+    let mut open = OpenRecord::begin(worker, &published, dialect, client, Some(head), &sent);
     open.record.bytes_in = source.consumed_bytes();
     let mut line = Line::new(worker, conn, &sent, head);
     let operation = dialect.operation(head.method(), path);
@@ -257,9 +257,7 @@ fn form_of(operation: &Operation<'_>, head: &RequestHead) -> Result<Option<FormS
     if operation.kind != OperationKind::Form {
         return Ok(None);
     }
-    // Two boundaries would make two forms of one.
-    let stated = head.fields().filter(|it| it.0.eq_ignore_ascii_case("content-type")).count();
-    let boundary = head.field("content-type").filter(|_| stated == 1).and_then(form::boundary);
+    let boundary = head.field("content-type").and_then(form::boundary);
     let boundary = boundary.ok_or_else(|| malformed("it has to be `multipart/form-data`".to_owned()))?;
     Ok(Some(FormSearch::new(boundary, "model", limits::MODEL_NAME_BYTES_MAX)))
 }
@@ -270,7 +268,7 @@ pub(crate) async fn begin_body(incoming: &mut Incoming<'_>, line: &mut Line<'_>)
     if coding.is_some_and(|it| !it.is_empty() && !it.eq_ignore_ascii_case(b"identity")) {
         return Err(Fault::never(FaultKind::CodedBody).into());
     }
-    // Readers differ about which of two counts, and so about what the body says.
+    // Readers differ about which of two counts, and so about what the body says: two boundaries are two forms.
     if incoming.head.fields().filter(|it| it.0.eq_ignore_ascii_case("content-type")).count() > 1 {
         return Err(malformed("there is more than one `content-type`".to_owned()));
     }
@@ -399,7 +397,8 @@ async fn conclude(
 pub(crate) async fn refuse_head(worker: &Worker, slot: &mut Slot, refusal: Refusal) {
     let (dialect, _) = tidegate_providers::of_request("/", false);
     let sent = Sent::default();
-    let mut open = OpenRecord::begin(worker, worker.published(), dialect, &slot.client, None, &sent);
+    let published = worker.published();
+    let mut open = OpenRecord::begin(worker, &published, dialect, &slot.client, None, &sent);
     open.record.bytes_in = slot.source.bytes().len() as u64;
     let mut line = Line::closing(worker, &slot.conn, &sent);
     open.record.ended(CallEnd::Fault(FaultKind::Malformed));

@@ -3,7 +3,6 @@
 //! panic or with its worker, is reported by drop.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_core::access::{Delivery, Entry, Excerpt, REQUEST_ID_CHARS, Tries};
@@ -110,7 +109,7 @@ impl Record {
 /// the worker drops the call.
 pub(crate) struct OpenRecord<'w> {
     worker: &'w Worker,
-    published: Arc<Published>,
+    published: &'w Published,
     dialect: &'static Dialect,
     client: &'w Client,
     head: Option<&'w RequestHead>,
@@ -122,7 +121,7 @@ impl<'w> OpenRecord<'w> {
     /// A call that begins now with `head`, or with one that cannot be read, and is answered by way of `sent`.
     pub(crate) fn begin(
         worker: &'w Worker,
-        published: Arc<Published>,
+        published: &'w Published,
         dialect: &'static Dialect,
         client: &'w Client,
         head: Option<&'w RequestHead>,

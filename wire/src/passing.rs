@@ -1,8 +1,9 @@
 //! Finds one member of a JSON object that passes by in pieces and is never held whole: `usage` at the end of a reply
 //! of many megabytes.
 //!
-//! It follows strings and nesting only, one byte at a time, and does not check the grammar: the text is relayed
-//! whatever this makes of it. What it holds is bounded; a member that is larger is not found.
+//! It follows strings and nesting only, and does not check the grammar: the text is a provider's, and relayed whatever
+//! this makes of it. `follow` is for callers' texts, where what two readers could take differently is refused. What is
+//! held is bounded; a member that is larger is not found.
 
 use crate::scan::string_stop;
 
@@ -70,8 +71,8 @@ impl PassingMember {
         }
     }
 
-    /// An object with the member alone, once its value has passed by completely. The last one where it stands twice
-    /// is not looked at.
+    /// An object with the member alone, once its value has passed by completely. Where it stands twice, the
+    /// first.
     pub fn found(&self) -> Option<&[u8]> {
         (self.at == At::Over && !self.found.is_empty()).then_some(&*self.found)
     }
