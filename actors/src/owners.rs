@@ -193,11 +193,13 @@ impl Keeper {
         let mut written =
             HashMap::with_capacity_and_hasher(rows.len(), foldhash::fast::RandomState::default());
         for row in rows {
-            written.insert(row.object, Known { owner: row.owner, created_s: row.created_s });
             // What the table once had and has no more was deleted here, which is still to be written.
             if !self.known.contains_key(&row.object) && table.insert(row.object, row.owner).is_err() {
+                // Nor known: what is known and not in the table would be deleted from the file.
                 tracing::error!("the table of owners is full: what another process noted is not in it");
+                continue;
             }
+            written.insert(row.object, Known { owner: row.owner, created_s: row.created_s });
         }
         for object in self.known.keys().filter(|it| !written.contains_key(it)) {
             table.remove(*object);
@@ -280,6 +282,22 @@ mod tests {
         of_two.turn(&two, 2);
         of_one.turn(&one, 2);
         assert_eq!((one.owner_of(file), one.owner_of(batch)), (None, Some(owner)));
+    }
+
+    #[test]
+    fn what_has_no_place_in_a_small_table_stays_in_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let owner = OwnerMark::of(Some("a"));
+        let (wide, mut of_wide) = (OwnerTable::new(64), keeper(&folder));
+        (0..8).for_each(|it| wide.insert(object(ObjectKind::File, &format!("f{it}")), owner).unwrap());
+        of_wide.turn(&wide, 1);
+        let (small, mut of_small) = (OwnerTable::new(2), keeper(&folder));
+        of_small.turn(&small, 2);
+        let (gone, _) = small.entries().next().expect("as many as fit");
+        small.remove(gone);
+        of_small.turn(&small, 3);
+        of_wide.turn(&wide, 3);
+        assert_eq!((wide.count(), wide.owner_of(gone)), (7, None), "the deleted one, and no other");
     }
 
     #[test]
