@@ -107,6 +107,18 @@ pub(crate) async fn collect(
     Ok(lease)
 }
 
+/// Whether a content type names a charset other than the one in which bodies are read: whoever believed it would read
+/// other text.
+pub(crate) fn is_in_another_charset(content_type: &[u8]) -> bool {
+    content_type.split(|&byte| byte == b';').skip(1).any(|parameter| {
+        let mut halves = parameter.splitn(2, |&byte| byte == b'=').map(<[u8]>::trim_ascii);
+        let is_charset = halves.next().is_some_and(|it| it.eq_ignore_ascii_case(b"charset"));
+        let value = halves.next().unwrap_or_default();
+        let value = value.strip_prefix(b"\"").and_then(|it| it.strip_suffix(b"\"")).unwrap_or(value);
+        is_charset && ![&b"utf-8"[..], b"utf8", b"us-ascii"].iter().any(|it| value.eq_ignore_ascii_case(it))
+    })
+}
+
 /// Adds a piece to what was collected; true where that is enough.
 async fn take(
     lease: &mut BodyLease,

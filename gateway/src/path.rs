@@ -274,6 +274,9 @@ pub(crate) async fn begin_body(incoming: &mut Incoming<'_>, line: &mut Line<'_>)
     if incoming.head.fields().filter(|it| it.0.eq_ignore_ascii_case("content-type")).count() > 1 {
         return Err(malformed("there is more than one `content-type`".to_owned()));
     }
+    if incoming.head.field("content-type").is_some_and(body::is_in_another_charset) {
+        return Err(malformed("the charset of the body has to be UTF-8".to_owned()));
+    }
     if incoming.awaits_continue && incoming.source.is_empty() {
         line.send(&[CONTINUE]).await?;
     }

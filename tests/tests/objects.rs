@@ -359,7 +359,10 @@ both_drivers! {
             true => whole(429, &[("retry-after", "30")], r#"{"type":"error","error":{"type":"rate_limit_error"}}"#),
             false => tidegate_tests::upstream::good(heard, "fine"),
         });
-        let gateway = Gateway::start(driver, 1, &yaml(&upstream, ""));
+        // Also where the operator made one class of all models.
+        let joined = yaml(&upstream, "").replace("    kind: anthropic\n", "    kind: anthropic\n    classes: { all: [\"*\"] }\n");
+        assert!(joined.contains("classes"));
+        let gateway = Gateway::start(driver, 1, &joined);
         let [one, _] = Tenant::all(&gateway, true);
         for _ in 0..2 {
             let refused = one.call("GET /v1/files", "");

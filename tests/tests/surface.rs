@@ -316,6 +316,12 @@ both_drivers! {
         let twice = [("authorization", authorization.as_str()), ("content-type", "application/json"), ("content-type", "text/plain")];
         let json = r#"{"model":"ears","messages":[]}"#;
         assert_eq!(call(gateway.address(), request("POST /v1/chat/completions", &twice, json)).status, 400);
+        for charset in ["charset=utf-7", " Charset = \"utf-16\"", "charset", "x=y; charset=utf-8; charset=latin1"] {
+            let content_type = format!("application/json;{charset}");
+            let fields = [("authorization", authorization.as_str()), ("content-type", content_type.as_str())];
+            let reply = call(gateway.address(), request("POST /v1/chat/completions", &fields, json));
+            assert_eq!(reply.status, 400, "{charset}: {}", reply.text());
+        }
         let body = "GET / HTTP/1.1\r\n\r\n";
         let length = body.len().to_string();
         let stated = [("authorization", authorization.as_str()), ("content-length", length.as_str())];

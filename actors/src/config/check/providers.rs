@@ -6,7 +6,7 @@ use tidegate_core::limits::{CLASSES_MAX, PROVIDERS_MAX};
 use tidegate_core::snapshot::{
     AccountDraft, ClassDraft, ForwardProxy, OriginDraft, ProviderDraft, Reach, Timeouts,
 };
-use tidegate_providers::Dialect;
+use tidegate_providers::{ClassRow, Dialect};
 
 use super::Check;
 use super::timeouts::DEFAULTS;
@@ -170,6 +170,17 @@ impl Check<'_> {
     /// The operator's classes, then the known ones that he did not restate. The last takes every model.
     fn classes(&self, raw: &RawProvider, dialect: Option<&'static Dialect>) -> Vec<ClassDraft> {
         let mut classes: Vec<ClassDraft> = Vec::new();
+        let rows = dialect.map_or(&[][..], |it| it.classes);
+        let drafted = |row: &ClassRow| ClassDraft {
+            name: row.name.to_owned(),
+            patterns: row.patterns.iter().map(|&it| it.to_owned()).collect(),
+        };
+        // What is about no model comes first: a class of all models must not share its bucket with that.
+        let restated = |name: &str| {
+            raw.classes.given().is_some_and(|(entries, _)| entries.0.iter().any(|it| it.0 == name))
+        };
+        let of_no_model = rows.iter().filter(|it| it.patterns == [""] && !restated(it.name));
+        classes.extend(of_no_model.map(drafted));
         if let Some((entries, spot)) = raw.classes.given() {
             for (name, spot, patterns) in &entries.0 {
                 if self.name_fits(name, *spot) {
@@ -181,10 +192,9 @@ impl Check<'_> {
             }
             self.bounded(entries.0.len(), CLASSES_MAX / 2, "classes", spot);
         }
-        for row in dialect.map_or(&[][..], |it| it.classes) {
+        for row in rows {
             if !classes.iter().any(|it| it.name == row.name) {
-                let patterns = row.patterns.iter().map(|&it| it.to_owned()).collect();
-                classes.push(ClassDraft { name: row.name.to_owned(), patterns });
+                classes.push(drafted(row));
             }
         }
         // Holds where the dialect's own last class was restated with narrower patterns, too.
