@@ -244,6 +244,18 @@ impl WorkerFacts for Facts {
         self.plane.proxy_headers_refused()
     }
 
+    fn body_bytes(&self) -> u64 {
+        self.plane.body_bytes()
+    }
+
+    fn body_bytes_max(&self) -> u64 {
+        self.plane.options().body_memory_bytes
+    }
+
+    fn memory_bound_bytes(&self) -> u64 {
+        self.plane.memory_bound_bytes()
+    }
+
     fn draining(&self) -> bool {
         self.plane.is_leaving()
     }

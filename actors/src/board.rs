@@ -64,6 +64,12 @@ pub trait WorkerFacts: Send + Sync {
     fn handshakes(&self) -> Vec<(&'static str, u64)>;
     /// Connections of trusted proxies that did not begin with a good PROXY header so far.
     fn proxy_headers_refused(&self) -> u64;
+    /// Bytes that request bodies hold now.
+    fn body_bytes(&self) -> u64;
+    /// Bytes that request bodies may hold together.
+    fn body_bytes_max(&self) -> u64;
+    /// The most that connections, held replies and bodies can take, in bytes.
+    fn memory_bound_bytes(&self) -> u64;
     /// Shutting down: no new work.
     fn draining(&self) -> bool;
 }

@@ -24,6 +24,7 @@ const SERIES_MAX: usize = 5_000;
 pub(crate) fn write(board: &Board, out: &mut String) -> std::fmt::Result {
     let mut registry = Registry::with_prefix("tidegate");
     of_process(board, &mut registry);
+    of_memory(board, &mut registry);
     of_ingress(board, &mut registry);
     of_accounts(board, &mut registry);
     of_routes(board, &mut registry);
@@ -51,13 +52,33 @@ impl<const N: usize, G: Default + Clone> Panel<N, G> {
     }
 }
 
+fn whole(value: u64) -> Whole {
+    let gauge = Whole::default();
+    gauge.set(value.try_into().unwrap_or(i64::MAX));
+    gauge
+}
+
+/// What is taken now, and what may be: each comes back to zero when nothing runs.
+fn of_memory(board: &Board, r: &mut Registry) {
+    let workers = &board.workers;
+    let in_flight = board.snapshot.load().callers.iter().map(|(_, it)| it.cells.in_flight()).sum();
+    r.register(
+        "calls_in_flight",
+        "Calls admitted and not ended, of callers that the configuration names",
+        whole(in_flight),
+    );
+    r.register("body_memory_bytes", "What request bodies hold now", whole(workers.body_bytes()));
+    r.register(
+        "body_memory_bytes_max",
+        "What request bodies may hold together",
+        whole(workers.body_bytes_max()),
+    );
+    let bound = whole(workers.memory_bound_bytes());
+    r.register("memory_bound_bytes", "The most that connections, held replies and bodies can take", bound);
+}
+
 fn of_process(board: &Board, r: &mut Registry) {
     let workers = &board.workers;
-    let whole = |value: u64| {
-        let gauge = Whole::default();
-        gauge.set(value.try_into().unwrap_or(i64::MAX));
-        gauge
-    };
     let driver = [("driver", workers.driver().to_owned()), ("reason", workers.reason().to_owned())];
     r.register("driver", "The I/O driver in use and why", Info::new(driver.to_vec()));
     r.register("workers", "Workers there should be", whole(workers.count() as u64));

@@ -79,6 +79,15 @@ impl WorkerFacts for Workers {
     fn proxy_headers_refused(&self) -> u64 {
         3
     }
+    fn body_bytes(&self) -> u64 {
+        11
+    }
+    fn body_bytes_max(&self) -> u64 {
+        12
+    }
+    fn memory_bound_bytes(&self) -> u64 {
+        13
+    }
     fn draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }

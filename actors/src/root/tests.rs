@@ -454,6 +454,10 @@ async fn metrics_say_what_happened() {
         "tidegate_driver_info{driver=\"epoll\",reason=\"a test\"} 1",
         "tidegate_connections_open 3",
         "tidegate_slots 100",
+        "tidegate_calls_in_flight 0",
+        "tidegate_body_memory_bytes 11",
+        "tidegate_body_memory_bytes_max 12",
+        "tidegate_memory_bound_bytes 13",
         "tidegate_chain_first{model=\"both\"} 0",
         "tidegate_ready 1",
     ] {
