@@ -214,3 +214,40 @@ fn a_worker_that_ends_with_armed_connections_leaves_nothing_behind() {
         peers.join().expect("every peer saw the end");
     }
 }
+
+/// What a peer can get rid of is what the kernel keeps for it and the credit, however fast it is: neither data that is
+/// always there nor buffers that run out may keep a receive alive that nobody reads from.
+#[test]
+fn a_peer_that_pours_is_stopped_by_a_reader_that_stands_still() {
+    const POURERS: usize = 16;
+    // Far more than the kernel keeps for a connection, at either end.
+    const MOST_BYTES: usize = POURERS * (32 << 20);
+    // Few buffers run dry all the time, many never.
+    for recv_buffers in [16, 4096] {
+        on_each_with(RingOptions { recv_buffers, ..OPTIONS }, async |driver| {
+            let poured = Arc::new(AtomicUsize::new(0));
+            let mut held = Vec::new();
+            for _ in 0..POURERS {
+                let count = Arc::clone(&poured);
+                let addr = peer(move |mut stream| {
+                    let piece = vec![b'p'; 64 << 10];
+                    while stream.write_all(&piece).is_ok() {
+                        count.fetch_add(piece.len(), Ordering::SeqCst);
+                    }
+                });
+                let conn = Conn::connect(addr).await.expect("connects");
+                let first = conn.recv().await.expect("receives");
+                held.push((conn, first));
+            }
+            let (mut last, mut still) = (0, 0);
+            while still < 10 {
+                sleep_ms(20).await;
+                let now = poured.load(Ordering::SeqCst);
+                assert!(now < MOST_BYTES, "{driver}: {now} bytes were taken and not read: {:?}", counts());
+                still = if now == last { still + 1 } else { 0 };
+                last = now;
+            }
+            drop(held);
+        });
+    }
+}

@@ -104,6 +104,14 @@ struct Slot<B> {
     closer: Option<Waker>,
 }
 
+impl<B> Slot<B> {
+    /// Whether a receive may be armed. A reader that waits while it holds its whole credit still gets bytes, as copies.
+    fn has_room(&self, credit: usize) -> bool {
+        let hungry = self.reader.is_some() && self.inbox.is_empty();
+        hungry || self.outstanding * 2 <= credit
+    }
+}
+
 enum Entry<B> {
     Conn(Slot<B>),
     Door(Door),
@@ -345,13 +353,14 @@ impl<B: Deref<Target = [u8]>> Machine<B> {
         while free > 0
             && let Some(key) = self.starved.pop_front()
         {
-            let closing = self.closing;
+            let (closing, credit) = (self.closing, self.credit);
             if let Some(slot) = self.slot(key)
                 && slot.owned
                 && slot.recv == Recv::Starved
             {
                 slot.recv = Recv::Idle;
-                if !closing {
+                // Without room it is armed once pieces come back, like any other.
+                if !closing && slot.has_room(credit) {
                     self.arm(key);
                     free -= 1;
                 }

@@ -131,9 +131,7 @@ impl<B: Deref<Target = [u8]>> Machine<B> {
             self.tally.paused += 1;
             self.emit_cancel(Token::new(Kind::Recv, key), key);
         } else if slot.recv == Recv::Idle && slot.used {
-            // A reader that waits while it holds its whole credit still gets bytes, as copies.
-            let hungry = slot.reader.is_some() && slot.inbox.is_empty();
-            if hungry || slot.outstanding * 2 <= credit {
+            if slot.has_room(credit) {
                 self.arm(key);
             }
         }

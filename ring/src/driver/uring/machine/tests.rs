@@ -219,6 +219,27 @@ fn the_last_quarter_of_the_buffers_is_never_lent() {
 }
 
 #[test]
+fn a_starved_receive_without_room_waits_until_pieces_come_back() {
+    let mut bench = bench();
+    let key = bench.machine.open(null());
+    assert!(bench.recv(key, Waker::noop()).is_pending());
+    for byte in 0..3 {
+        bench.data(key, &[byte], true);
+    }
+    assert_eq!(bench.asked(), ["recv", "cancel recv"]);
+    // It ran out of buffers before the cancel came.
+    bench.complete(Token::new(Kind::Recv, key), -libc::ENOBUFS, false);
+    bench.complete(Token::new(Kind::Cancel, key), -libc::ENOENT, false);
+    bench.machine.feed_starved(BUFFERS);
+    assert!(bench.asked().is_empty(), "its reader stands still: what came would pile up");
+    let pieces: Vec<_> = (0..3).map(|_| bench.expect(key)).collect();
+    for piece in pieces {
+        bench.give_back(key, piece);
+    }
+    assert_eq!(bench.asked(), ["recv"]);
+}
+
+#[test]
 fn starved_connections_are_armed_again_in_turn_and_only_as_many_as_there_are_buffers() {
     let mut bench = bench();
     let keys: Vec<Key> = (0..5).map(|_| bench.machine.open(null())).collect();
