@@ -54,6 +54,8 @@ pub struct Script {
     pub recv_bytes_max: usize,
     /// Every write takes at most this many bytes; 0: as many as fit.
     pub send_bytes_max: usize,
+    /// Each receive of a ring brings one chunk and ends, as on kernels that cannot end one after so many bytes.
+    pub receives_once: bool,
     /// Single failures.
     pub steps: Vec<Step>,
 }
@@ -105,6 +107,11 @@ pub(crate) fn recv_bytes_max() -> usize {
 /// How many bytes a write may take.
 pub(crate) fn send_bytes_max() -> usize {
     if ON.get() { limit(|script| script.send_bytes_max) } else { usize::MAX }
+}
+
+/// Whether each receive of a ring brings one chunk.
+pub(crate) fn receives_once() -> bool {
+    ON.get() && RUNNING.with_borrow(|running| running.as_ref().is_some_and(|it| it.script.receives_once))
 }
 
 #[cold]

@@ -58,7 +58,7 @@ fn calls_that_would_block_or_find_no_buffer_are_made_again_unseen() {
                 })
             })
             .collect();
-        install(Script { recv_bytes_max: 100, send_bytes_max: 100, steps });
+        install(Script { recv_bytes_max: 100, send_bytes_max: 100, steps, ..Script::default() });
         assert!(exchange(&conn, 20_000).await.is_ok());
         clear();
         assert!(exchange(&conn, 20_000).await.is_ok());

@@ -15,6 +15,7 @@ pub mod process;
 pub mod program;
 pub mod provider;
 pub mod proxy;
+pub mod rig;
 pub mod say;
 pub mod sdk;
 pub mod shell;

@@ -52,6 +52,20 @@ impl Program {
         });
     }
 
+    /// Memory that it holds now, in bytes.
+    #[track_caller]
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|it| it.strip_prefix("VmRSS:")).expect("a line");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// Descriptors that it has open.
+    #[track_caller]
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").count()
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, number: &str) {
         let pid = self.child.id().to_string();

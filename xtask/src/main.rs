@@ -14,6 +14,7 @@ mod package;
 mod process;
 mod progress;
 mod sdk;
+mod soak;
 mod spdx;
 mod test;
 mod tidy;
@@ -25,12 +26,13 @@ use metadata::Workspace;
 use progress::{Board, say};
 
 /// The commands, with what each does. `tidy` holds the documents against this table.
-pub(crate) const COMMANDS: [(&str, &str); 7] = [
+pub(crate) const COMMANDS: [(&str, &str); 8] = [
     ("ci", "everything a change must pass: format, lints, tidy, licences, edges, tests, loom, documentation"),
     ("licences", "licences, bans, duplicate versions and the number of locked packages"),
     ("loom", "the model checks of the atomics"),
     ("package", "the Debian package, with cargo-deb"),
     ("sdk", "install the pinned provider SDKs (Python and Node) that the black-box tests use"),
+    ("soak", "the long forms of load and fault tests, one after another; names after it choose some"),
     ("test", "build once, then every test; --quick leaves out the black-box tests, the doc tests and loom"),
     ("tidy", "the house rules that can be read off the source text"),
 ];
@@ -52,6 +54,7 @@ fn run(arguments: &[String]) -> Result<bool, String> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (command, quick) = match words.as_slice() {
         ["test", "--quick"] => ("test", true),
+        ["soak", names @ ..] if names.iter().all(|name| soak::is_run(name)) => ("soak", false),
         [command] if COMMANDS.iter().any(|(name, _)| name == command) => (*command, false),
         _ => return Err(usage()),
     };
@@ -63,6 +66,7 @@ fn run(arguments: &[String]) -> Result<bool, String> {
         "loom" => loom::step(&mut board, &workspace),
         "package" => package::steps(&mut board, &workspace),
         "sdk" => sdk::step(&mut board, &workspace),
+        "soak" => soak::steps(&mut board, &workspace, &words[1..]),
         "test" => test::steps(&mut board, &workspace, quick),
         _ => tidy::step(&mut board, &workspace),
     }
@@ -74,6 +78,7 @@ fn usage() -> String {
     for (name, what) in COMMANDS {
         text.push_str(&format!("\n  {name:<9} {what}"));
     }
+    text.push_str(&format!("\n\nlong runs: {}\n", soak::names()));
     text
 }
 
@@ -83,7 +88,14 @@ mod tests {
 
     #[test]
     fn an_unknown_command_and_surplus_words_are_refused_with_the_usage() {
-        for words in [&["bogus"][..], &[], &["ci", "--fast"], &["tidy", "tidy"], &["test", "--quick", "x"]] {
+        for words in [
+            &["bogus"][..],
+            &[],
+            &["ci", "--fast"],
+            &["tidy", "tidy"],
+            &["test", "--quick", "x"],
+            &["soak", "x"],
+        ] {
             let arguments: Vec<String> = words.iter().map(ToString::to_string).collect();
             let complaint = run(&arguments).expect_err("must be refused");
             assert!(complaint.contains("usage: cargo xtask"), "{complaint}");

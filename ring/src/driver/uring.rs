@@ -1,4 +1,4 @@
-//! The io_uring arm: one ring a worker, multishot accept and receive into a buffer ring, plain sends. Turn by turn
+//! The io_uring arm: one ring a worker, multishot accept, receives into a buffer ring, plain sends. Turn by turn
 //! it runs
 //! the tasks, submits what they asked for and takes what the kernel has done.
 //!
@@ -90,7 +90,8 @@ impl Uring {
         let buffers = Buffers::new(options.recv_buffers, options.recv_buffer_bytes)?;
         let mut ring = Ring::new(options.entries, Rc::clone(&buffers))?;
         ring.register_buffers()?;
-        let mut machine = Machine::new(usize::from(options.recv_buffers), options.lent_chunks_max);
+        let reach = probe::reach(&mut ring, options)?;
+        let mut machine = Machine::new(usize::from(options.recv_buffers), options.lent_chunks_max, reach);
         machine.watch_bell(bell.as_raw_fd());
         let (machine, ring) = (RefCell::new(machine), RefCell::new(Some(ring)));
         Ok(Rc::new(Uring { machine, ring, buffers, bell }))

@@ -5,10 +5,11 @@
 //! The rules that it keeps:
 //! - A connection, its descriptor and its place live until the last completion of every operation. Data that comes
 //!   for a connection nobody owns any more goes back to the ring unseen.
-//! - Receive is one multishot. When a connection has its whole credit outstanding, the multishot is cancelled and armed
-//!   again once half came back, or once its reader waits for more. What the kernel delivers beyond the credit in
-//!   between is copied out, and so is everything when buffers run low: no reader, however slow, can hold what
-//!   others need.
+//! - A receive ends by itself after as many bytes as a connection's credit, or after each chunk where the kernel
+//!   cannot count ([`Reach`]), and is armed again. When a connection has its whole credit outstanding, its receive is
+//!   cancelled, and armed again once half came back, or once its reader waits for more. What the kernel delivers
+//!   beyond the credit in between is copied out, and so is everything when buffers run low: no reader, however
+//!   slow, can hold what others need.
 //! - Out of buffers (`ENOBUFS`), connections queue, and only as many are armed again as there are free buffers. Arming
 //!   all of them only makes them fail again, many times over.
 //! - A multishot may end at any time for reasons of the kernel's; whoever waits never waits on one that is not armed.
@@ -27,7 +28,9 @@ use slab::Slab;
 use socket2::SockAddr;
 
 use self::listeners::Door;
-use super::op::{GENERATION_BITS, Key, Kind, Op, Token};
+use super::op::{GENERATION_BITS, Key, Kind, Op, Reach, Token};
+
+use crate::fault;
 
 /// Received bytes: still in their buffer, or copied out of it.
 pub(crate) enum Piece<B> {
@@ -123,6 +126,8 @@ pub(super) struct Machine<B> {
     next_generation: u32,
     starved: VecDeque<Key>,
     credit: usize,
+    /// How far each receive goes.
+    reach: Reach,
     /// Buffers that are never lent out, only copied from.
     reserve: usize,
     /// When the timeout that is under way fires; `u64::MAX`: none is.
@@ -151,12 +156,13 @@ fn bit(kind: Kind) -> u16 {
 
 impl<B: Deref<Target = [u8]>> Machine<B> {
     /// A machine for `buffers` buffers, of which a connection may have `credit` outstanding.
-    pub(super) fn new(buffers: usize, credit: u8) -> Machine<B> {
+    pub(super) fn new(buffers: usize, credit: u8, reach: Reach) -> Machine<B> {
         Machine {
             entries: Slab::new(),
             next_generation: 0,
             starved: VecDeque::new(),
             credit: usize::from(credit).max(1),
+            reach,
             reserve: (buffers / 4).max(1),
             alarm_ns: u64::MAX,
             timeout_flying: false,
@@ -412,11 +418,12 @@ impl<B: Deref<Target = [u8]>> Machine<B> {
     // Within.
 
     fn arm(&mut self, key: Key) {
+        let reach = if fault::receives_once() { Reach::Once } else { self.reach };
         let Some(slot) = self.slot(key) else { return };
         slot.recv = Recv::Armed;
         slot.flying |= bit(Kind::Recv);
         let fd = slot.fd.as_raw_fd();
-        self.emit(Op::Recv { fd, token: Token::new(Kind::Recv, key) });
+        self.emit(Op::Recv { fd, reach, token: Token::new(Kind::Recv, key) });
     }
 
     fn emit_cancel(&mut self, target: Token, key: Key) {

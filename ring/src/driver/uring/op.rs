@@ -78,12 +78,22 @@ impl Token {
     }
 }
 
+/// How far a receive goes by itself. A cancel takes effect late: behind a fast peer half a megabyte has come by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Chunk after chunk until so many bytes have come (Linux 6.17).
+    Bytes(u32),
+    /// One chunk.
+    Once,
+}
+
 /// An operation to submit. Descriptors stay open until its last completion: the machine holds them.
 #[derive(Debug)]
 pub(super) enum Op {
-    /// Multishot receive into the buffer ring.
+    /// Receive into the buffer ring.
     Recv {
         fd: RawFd,
+        reach: Reach,
         token: Token,
     },
     /// Once the socket is writable.

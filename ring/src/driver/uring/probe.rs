@@ -7,8 +7,9 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
-use super::op::{Key, Kind, Op, Token};
+use super::op::{Key, Kind, Op, Reach, Token};
 use super::sys::{Buffers, Ring};
+use crate::options::RingOptions;
 
 /// What the probe was at when it was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub enum ProbeStage {
     Operations,
     /// A ring of provided buffers (Linux 5.19).
     Buffers,
-    /// A multishot receive into those buffers (Linux 6.0).
+    /// A receive into those buffers.
     Receive,
 }
 
@@ -91,15 +92,32 @@ pub(crate) fn probe() -> Result<(), ProbeRefusal> {
         return Err(ProbeRefusal::missing(Stage::Operations, "the operations", &operations));
     }
     ring.register_buffers().map_err(refused(Stage::Buffers, "a ring of provided buffers"))?;
-    try_receive(&mut ring).map_err(refused(Stage::Receive, "multishot receive"))
+    try_receive(&mut ring).map_err(refused(Stage::Receive, "a receive into provided buffers"))
 }
 
-/// One byte through a multishot receive, and that it goes on after it.
+/// One byte through a receive as every kernel knows it.
 fn try_receive(ring: &mut Ring) -> io::Result<()> {
+    receive(ring, Reach::Once).map(drop)
+}
+
+/// How far receives of this ring may go: as many bytes as a connection's credit, where the kernel can end a receive
+/// after so many, else one chunk. The ring must be new; it is as new afterwards.
+pub(super) fn reach(ring: &mut Ring, options: &RingOptions) -> io::Result<Reach> {
+    let credit_bytes = options.recv_buffer_bytes.saturating_mul(usize::from(options.lent_chunks_max));
+    match receive(ring, Reach::Bytes(1)) {
+        Ok(true) => Ok(Reach::Bytes(u32::try_from(credit_bytes).unwrap_or(u32::MAX))),
+        Ok(false) => Ok(Reach::Once),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Reach::Once),
+        Err(error) => Err(error),
+    }
+}
+
+/// One byte through a receive of a new ring; whether it ended with it. One that went on ends with its sender.
+fn receive(ring: &mut Ring, reach: Reach) -> io::Result<bool> {
     let (receiver, mut sender) = UnixStream::pair()?;
     sender.write_all(b"?")?;
     let token = Token::new(Kind::Recv, Key { index: 0, generation: 0 });
-    let pushed = ring.push(Op::Recv { fd: receiver.as_raw_fd(), token });
+    let pushed = ring.push(Op::Recv { fd: receiver.as_raw_fd(), reach, token });
     if pushed.is_err() {
         return Err(io::Error::other("no room in a new ring"));
     }
@@ -107,11 +125,10 @@ fn try_receive(ring: &mut Ring) -> io::Result<()> {
     ring.enter_within(900)?;
     ring.reap(|completion| {
         outcome = match (completion.result, completion.buffer) {
-            (1, Some(buffer)) if *buffer == *b"?" && completion.more => Ok(()),
+            (1, Some(buffer)) if *buffer == *b"?" => Ok(!completion.more),
             (result, _) if result < 0 => Err(io::Error::from_raw_os_error(-result)),
             _ => Err(io::Error::other("it did not deliver what was sent")),
         };
     });
-    // The sender's end is what ends the receive; the ring, dropped after both, cancels it in any case.
     outcome
 }

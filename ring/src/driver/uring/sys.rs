@@ -20,7 +20,7 @@ use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, TimeoutFlags,
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use socket2::SockAddr;
 
-use super::op::{Completion, Kind, Op, Token};
+use super::op::{Completion, Kind, Op, Reach, Token};
 
 /// The only buffer group.
 const GROUP: u16 = 0;
@@ -168,7 +168,16 @@ impl Ring {
 
     fn entry(&mut self, op: Op) -> squeue::Entry {
         match op {
-            Op::Recv { fd, token } => opcode::RecvMulti::new(Fd(fd), GROUP).build().user_data(token.raw()),
+            Op::Recv { fd, reach: Reach::Bytes(bytes), token } => {
+                let mut entry = opcode::RecvMulti::new(Fd(fd), GROUP).build().user_data(token.raw());
+                end_after(&mut entry, bytes);
+                entry
+            }
+            Op::Recv { fd, reach: Reach::Once, token } => opcode::Recv::new(Fd(fd), std::ptr::null_mut(), 0)
+                .buf_group(GROUP)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT)
+                .user_data(token.raw()),
             Op::PollWritable { fd, token } => {
                 opcode::PollAdd::new(Fd(fd), libc::POLLOUT as u32).build().user_data(token.raw())
             }
@@ -207,6 +216,17 @@ impl Ring {
                 .user_data(Token::of_ring(Kind::Bell).raw()),
         }
     }
+}
+
+/// Where a submission says after how many bytes a multishot receive ends (`optlen` of `struct io_uring_sqe`). The
+/// `io-uring` crate has no name for it yet.
+const ENTRY_LIMIT_OFFSET: usize = 44;
+const _: () = assert!(std::mem::size_of::<squeue::Entry>() == 64);
+
+fn end_after(entry: &mut squeue::Entry, bytes: u32) {
+    // SAFETY: an entry is the kernel's `struct io_uring_sqe` and nothing else (`repr(C)`, 64 bytes, asserted above),
+    // whose layout never changes; the four bytes written lie within it, are aligned, and any value is valid there.
+    unsafe { std::ptr::from_mut(entry).cast::<u8>().add(ENTRY_LIMIT_OFFSET).cast::<u32>().write(bytes) }
 }
 
 fn timespec(wait_ns: u64) -> Timespec {

@@ -130,10 +130,8 @@ impl<B: Deref<Target = [u8]>> Machine<B> {
             slot.recv = Recv::Stopping;
             self.tally.paused += 1;
             self.emit_cancel(Token::new(Kind::Recv, key), key);
-        } else if slot.recv == Recv::Idle && slot.used {
-            if slot.has_room(credit) {
-                self.arm(key);
-            }
+        } else if slot.recv == Recv::Idle && slot.used && slot.has_room(credit) {
+            self.arm(key);
         }
         self.watch_hang_up(key);
     }

@@ -64,7 +64,7 @@ struct Bench {
 }
 
 fn bench() -> Bench {
-    Bench { machine: Machine::new(BUFFERS, 3), lent: Rc::default() }
+    Bench { machine: Machine::new(BUFFERS, 3, Reach::Once), lent: Rc::default() }
 }
 
 fn null() -> OwnedFd {
