@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::head::Framing;
+use crate::head::{Framing, is_name_byte};
 
 /// Bytes that the extension of one chunk may have.
 pub const EXTENSION_BYTES_MAX: u32 = 256;
@@ -35,7 +35,7 @@ pub enum BodyError {
     Cut,
     /// A chunk size that is not one to sixteen hexadecimal digits, or not followed by CRLF.
     ChunkSize,
-    /// A chunk extension that is too long, or holds a control byte.
+    /// A chunk extension that is too long, or not of its form: names, each with a token or a quoted text.
     ChunkExtension,
     /// The data of a chunk is not followed by CRLF.
     ChunkEnd,
@@ -107,6 +107,7 @@ enum State {
     },
     Extension {
         value: u64,
+        place: Place,
     },
     SizeLineFeed {
         value: u64,
@@ -122,6 +123,44 @@ enum State {
     LastLineFeed,
     Ended,
     Failed(BodyError),
+}
+
+/// Where in a chunk extension (RFC 9112 §7.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// A name has to begin.
+    Start,
+    Name,
+    /// Behind the equals sign.
+    ValueStart,
+    Value,
+    Quoted,
+    /// Behind a backslash within quotes.
+    Escaped,
+    QuotedEnd,
+}
+
+impl Place {
+    /// Where the next byte leads; `None` if it must not stand there. White space stands in quotes only.
+    fn after(self, byte: u8) -> Option<Place> {
+        match (self, byte) {
+            (Place::Name | Place::Value | Place::QuotedEnd, b';') => Some(Place::Start),
+            (Place::Name, b'=') => Some(Place::ValueStart),
+            (Place::ValueStart, b'"') => Some(Place::Quoted),
+            (Place::Quoted, b'"') => Some(Place::QuotedEnd),
+            (Place::Quoted, b'\\') => Some(Place::Escaped),
+            // Visible ASCII, space and tab: what cannot be misread.
+            (Place::Quoted | Place::Escaped, b'\t' | b' '..=b'~') => Some(Place::Quoted),
+            (Place::Start | Place::Name, _) if is_name_byte(byte) => Some(Place::Name),
+            (Place::ValueStart | Place::Value, _) if is_name_byte(byte) => Some(Place::Value),
+            _ => None,
+        }
+    }
+
+    /// Whether an extension may end here.
+    fn may_end(self) -> bool {
+        matches!(self, Place::Name | Place::Value | Place::QuotedEnd)
+    }
 }
 
 impl BodyReader {
@@ -242,7 +281,7 @@ impl BodyReader {
     fn after_framing_byte(&mut self, byte: u8) -> Result<State, BodyError> {
         match self.state {
             State::Size { value, digits } => self.after_size_byte(value, digits, byte),
-            State::Extension { value } => self.after_extension_byte(value, byte),
+            State::Extension { value, place } => self.after_extension_byte(value, place, byte),
             State::SizeLineFeed { value } if byte == b'\n' => self.after_size_line(value),
             State::SizeLineFeed { .. } => Err(BodyError::ChunkSize),
             State::DataCarriageReturn if byte == b'\r' => Ok(State::DataLineFeed),
@@ -259,7 +298,7 @@ impl BodyReader {
             b'A'..=b'F' => byte - b'A' + 10,
             b';' if digits > 0 => {
                 self.extension_bytes = 0;
-                return Ok(State::Extension { value });
+                return Ok(State::Extension { value, place: Place::Start });
             }
             b'\r' if digits > 0 => return Ok(State::SizeLineFeed { value }),
             _ => return Err(BodyError::ChunkSize),
@@ -270,19 +309,18 @@ impl BodyReader {
         Ok(State::Size { value: value << 4 | u64::from(digit), digits: digits + 1 })
     }
 
-    fn after_extension_byte(&mut self, value: u64, byte: u8) -> Result<State, BodyError> {
-        if byte == b'\r' {
+    fn after_extension_byte(&mut self, value: u64, place: Place, byte: u8) -> Result<State, BodyError> {
+        if byte == b'\r' && place.may_end() {
             return Ok(State::SizeLineFeed { value });
         }
         self.extension_bytes += 1;
         self.extension_bytes_total += 1;
         let too_long = self.extension_bytes > EXTENSION_BYTES_MAX
             || self.extension_bytes_total > EXTENSION_BYTES_TOTAL_MAX;
-        // Visible ASCII, space and tab: what a quoted or plain extension can hold without being misread.
-        if too_long || !(byte == b'\t' || byte == b' ' || byte.is_ascii_graphic()) {
-            return Err(BodyError::ChunkExtension);
+        match place.after(byte) {
+            Some(place) if !too_long => Ok(State::Extension { value, place }),
+            _ => Err(BodyError::ChunkExtension),
         }
-        Ok(State::Extension { value })
     }
 
     fn after_size_line(&mut self, value: u64) -> Result<State, BodyError> {
@@ -304,9 +342,7 @@ impl BodyReader {
         match (self.state, byte) {
             (State::TrailerStart, b'\r') => Ok(State::LastLineFeed),
             (State::LastLineFeed, b'\n') => Ok(State::Ended),
-            (State::TrailerStart | State::TrailerName, _) if crate::head::is_name_byte(byte) => {
-                Ok(State::TrailerName)
-            }
+            (State::TrailerStart | State::TrailerName, _) if is_name_byte(byte) => Ok(State::TrailerName),
             (State::TrailerName, b':') => Ok(State::TrailerValue),
             (State::TrailerValue, b'\r') => Ok(State::TrailerLineFeed),
             (State::TrailerValue, b'\t' | b' '..=b'~' | 0x80..) => Ok(State::TrailerValue),

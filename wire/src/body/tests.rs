@@ -130,7 +130,30 @@ fn chunk_data_ends_in_crlf() {
 #[test]
 fn chunk_extensions_are_bounded_and_dropped() {
     assert_eq!(chunked(b"1;a=\"b;c\";d\r\na\r\n0;x\r\n\r\n").map(|(data, ..)| data), Ok(b"a".to_vec()));
-    for input in [&b"1;a\nb\r\na\r\n"[..], b"1;\0\r\n", b"1;\x7f\r\n", b"1;\x80\r\n", b"1;a\x0b\r\n"] {
+    for extension in ["a", "a;b", "a=b;c", "a=\"\"", "a=\"\\\"\\\\;\t\""] {
+        let input = format!("1;{extension}\r\na\r\n");
+        assert_eq!(chunked(input.as_bytes()).map(|(data, ..)| data), Ok(b"a".to_vec()), "{extension}");
+    }
+    for input in [
+        &b"1;a\nb\r\na\r\n"[..],
+        b"1;\0\r\n",
+        b"1;\x7f\r\n",
+        b"1;\x80\r\n",
+        b"1;a\x0b\r\n",
+        b"1;\r\n",
+        b"1;a;\r\n",
+        b"1;;a\r\n",
+        b"1;=a\r\n",
+        b"1;a=\r\n",
+        b"1; a\r\n",
+        b"1;a =b\r\n",
+        b"1;a=b=c\r\n",
+        b"1;a=\"\r\na\r\n",
+        b"1;a=\"b\"c\r\n",
+        b"1;a=b\"c\"\r\n",
+        b"1;a=\"\\\r\n",
+        b"1;a=\"\xe9\"\r\n",
+    ] {
         assert_eq!(chunked(input), Err(BodyError::ChunkExtension), "{input:?}");
     }
     assert_eq!(chunked(b"1;a\r\rb"), Err(BodyError::ChunkSize));

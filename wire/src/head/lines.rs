@@ -51,8 +51,8 @@ impl LineScan {
             let Some((b'\r', line)) = line.split_last() else { return Err(Refusal::BareLineEnd) };
             self.line_start = line_feed + 1;
             if !line.is_empty() {
-                self.lines += 1;
                 self.check_line_start(line)?;
+                self.lines += 1;
             } else if self.lines > 0 {
                 return Ok(Some(Bounds { start: self.start, end: line_feed + 1 }));
             } else if leading_pair && self.start == 0 {
@@ -62,6 +62,7 @@ impl LineScan {
             }
         }
         self.looked = window.len();
+        self.check_line_start(window.get(self.line_start..).unwrap_or_default())?;
         if input.len() < limit {
             return Ok(None);
         }
@@ -84,9 +85,10 @@ impl LineScan {
         self.start
     }
 
+    /// Also of a line that has not ended: how the bytes are cut must not decide which rule is named.
     fn check_line_start(&self, line: &[u8]) -> Result<(), Refusal> {
         match line.first() {
-            Some(b' ' | b'\t') if self.lines > 1 => Err(Refusal::Folded),
+            Some(b' ' | b'\t') if self.lines > 0 => Err(Refusal::Folded),
             _ => Ok(()),
         }
     }

@@ -62,6 +62,15 @@ fn refusal_of(error: httparse::Error, start_line: Refusal) -> Refusal {
     }
 }
 
+/// A version, or the beginning of one in a line that goes on, that is well formed.
+fn is_other_version(version: &[u8]) -> bool {
+    match version.strip_prefix(b"HTTP/") {
+        Some([major, b'.', minor]) => major.is_ascii_digit() && minor.is_ascii_digit(),
+        Some([major] | [major, b'.']) => major.is_ascii_digit(),
+        _ => false,
+    }
+}
+
 /// A byte that a field name may hold.
 pub(crate) fn is_name_byte(byte: u8) -> bool {
     fields::is_tchar(byte)

@@ -7,7 +7,7 @@ use httparse::{Header, ParserConfig, Request, Status};
 use super::fields::{FieldTable, is_origin_form, is_token, range_in};
 use super::framing::Controls;
 use super::lines::{Bounds, LineScan};
-use super::{FIELDS_CEILING, Framing, HeadLimits, Parse, Refusal, refusal_of};
+use super::{FIELDS_CEILING, Framing, HeadLimits, Parse, Refusal, is_other_version, refusal_of};
 
 /// The head of a request, used again for the next one. Empty until `parse` says it is complete.
 #[derive(Debug, Default)]
@@ -207,14 +207,5 @@ fn start_line_refusal(error: httparse::Error, head: &[u8]) -> Refusal {
             Refusal::Target
         }
         _ => Refusal::StartLine,
-    }
-}
-
-/// A version, or the beginning of one in a line that goes on, that is well formed.
-fn is_other_version(version: &[u8]) -> bool {
-    match version.strip_prefix(b"HTTP/") {
-        Some([major, b'.', minor]) => major.is_ascii_digit() && minor.is_ascii_digit(),
-        Some([major] | [major, b'.']) => major.is_ascii_digit(),
-        _ => false,
     }
 }

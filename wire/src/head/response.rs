@@ -7,7 +7,7 @@ use httparse::{Header, ParserConfig, Response, Status};
 use super::fields::{FieldTable, range_in};
 use super::framing::Controls;
 use super::lines::{Bounds, LineScan};
-use super::{FIELDS_CEILING, Framing, HeadLimits, Parse, Refusal, refusal_of};
+use super::{FIELDS_CEILING, Framing, HeadLimits, Parse, Refusal, is_other_version, refusal_of};
 
 /// What must be known of the request to tell where its reply ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -214,13 +214,11 @@ fn parse_fields<'room, 'head>(
     Ok(Some((response, StatusLine { status, reason_start, reason_end, version_minor })))
 }
 
+/// Tells a version that is not spoken here, or the beginning of one, from a line that is no status line.
 fn start_line_refusal(error: httparse::Error, head: &[u8]) -> Refusal {
-    match (error, head) {
-        (httparse::Error::Version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor, b' ', ..])
-            if major.is_ascii_digit() && minor.is_ascii_digit() =>
-        {
-            Refusal::Version
-        }
+    let version = head.split(|&byte| byte == b' ').next().unwrap_or_default();
+    match error {
+        httparse::Error::Version if is_other_version(version) => Refusal::Version,
         _ => Refusal::StartLine,
     }
 }

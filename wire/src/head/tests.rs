@@ -391,6 +391,8 @@ fn what_cannot_become_a_head_is_refused_early() {
     assert_eq!(early(b"GET / HTTP/2.0\r"), Err(Refusal::Version));
     assert_eq!(early(b"GET / HTTP/1.1\r\nX : b"), Err(Refusal::FieldName));
     assert_eq!(ResponseHead::default().parse(b"SSH-2.0", &LIMITS, GET), Err(Refusal::StartLine));
+    assert_eq!(early(b"GET / HTTP/1.1\r\nX: y\r\n z"), Err(Refusal::Folded), "though the line has not ended");
+    assert_eq!(ResponseHead::default().parse(b"HTTP/2", &LIMITS, GET), Err(Refusal::Version));
     assert_eq!(early(b""), Ok(Parse::Partial));
     assert_eq!(early(b"\r"), Ok(Parse::Partial));
     assert_eq!(early(b"\r\n"), Ok(Parse::Partial));
