@@ -7,8 +7,10 @@
 
 pub mod cage;
 pub mod client;
+pub mod framing;
 pub mod gateway;
 pub mod messages;
+pub mod neighbours;
 pub mod openai;
 pub mod page;
 pub mod process;

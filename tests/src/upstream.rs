@@ -306,13 +306,13 @@ fn read_request(
             None => more(socket, received, shared)?,
         }
     };
-    let head = String::from_utf8(received[..head_bytes].to_vec()).expect("a head in ASCII");
-    let head = head.trim_end().to_owned();
+    let head = String::from_utf8_lossy(&received[..head_bytes]).trim_end().to_owned();
     if field(&head, "transfer-encoding").is_some() {
         received.drain(..head_bytes);
         return Some((head, read_chunks(socket, received, shared)?));
     }
-    let length = field(&head, "content-length").map_or(0, |it| it.parse().expect("a length"));
+    // What a front passes on may be anything; a length that is none ends the connection.
+    let length: usize = field(&head, "content-length").unwrap_or("0").parse().ok()?;
     while received.len() < head_bytes + length {
         more(socket, received, shared)?;
     }

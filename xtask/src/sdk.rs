@@ -103,7 +103,8 @@ fn node(pins: &Path, folder: &Path) -> Result<(), String> {
         .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"])
         .current_dir(folder);
     process::run_shown(&mut command).inspect_err(|_| say(HINT))?;
-    let proof = "require('@anthropic-ai/sdk'); require('anthropic-sdk-older'); require('openai')";
+    let proof = "require('@anthropic-ai/sdk'); require('anthropic-sdk-older'); require('openai'); \
+                 require('eventsource-parser')";
     process::run_shown(Command::new("node").args(["-e", proof]).current_dir(folder))
 }
 
