@@ -10,6 +10,7 @@ mod licences;
 mod list;
 mod loom;
 mod metadata;
+mod neighbours;
 mod package;
 mod process;
 mod progress;

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::metadata::Workspace;
 use crate::progress::Board;
 use crate::totals::{Runner, Totals};
-use crate::{loom, process, sdk};
+use crate::{loom, neighbours, process, sdk};
 
 /// The package of black-box tests, which `--quick` leaves out.
 const BLACK_BOX: &str = "tidegate-tests";
@@ -17,6 +17,7 @@ pub(crate) fn steps(board: &mut Board, workspace: &Workspace, quick: bool) {
     let selection = if quick { vec!["--workspace", "--exclude", BLACK_BOX] } else { vec!["--workspace"] };
     if !quick {
         sdk::step(board, workspace);
+        neighbours::step(board);
     }
     // All targets at once, so that the binaries which the black-box tests start have the same features and exist.
     let mut build = vec!["build", "--all-targets"];
