@@ -1,4 +1,5 @@
-//! What may be linked: licences, banned packages, packages in more than one version, and how many there are at all.
+//! What may be linked: licences, banned packages, packages in more than one version, whose build scripts run, and how
+//! many there are at all.
 //! Decides from the graph of what can be built and the lock file; an exception is a line with a reason in
 //! `xtask/lists`, and a line that is no longer needed is a failure too.
 
@@ -38,6 +39,9 @@ const LOCKED_MAX: usize = 349;
 /// The list of packages that may be there in several versions: name, versions, reason.
 const DUPLICATES: &str = "duplicates.txt";
 
+/// The list of packages whose build scripts may run: name, what it does.
+const BUILD_SCRIPTS: &str = "build_scripts.txt";
+
 /// Checks all of it as one step.
 pub(crate) fn step(board: &mut Board, workspace: &Workspace) {
     board.step("licences", |_| {
@@ -45,6 +49,8 @@ pub(crate) fn step(board: &mut Board, workspace: &Workspace) {
         let mut complaints = licences(&workspace.packages);
         complaints.extend(bans(&workspace.built));
         complaints.extend(duplicates(&workspace.built, &known));
+        let scripts = list::load(&workspace.root, BUILD_SCRIPTS, 2)?;
+        complaints.extend(build_scripts(&workspace.packages, &workspace.built, &scripts));
         complaints.extend(count(workspace.locked));
         if complaints.is_empty() {
             let packages = workspace.locked;
@@ -119,6 +125,21 @@ fn duplicates(built: &BTreeSet<(String, String)>, known: &[Entry]) -> Vec<String
     complaints
 }
 
+/// A build script is foreign code that runs on whoever builds, with all that may do: each was read once.
+fn build_scripts(packages: &[Package], built: &BTreeSet<(String, String)>, known: &[Entry]) -> Vec<String> {
+    let is_built = |it: &&Package| built.contains(&(it.name.clone(), it.version.clone()));
+    let found = packages.iter().filter(|it| it.build_script).filter(is_built).map(|it| it.name.as_str());
+    let found: BTreeSet<&str> = found.collect();
+    let listed: BTreeSet<&str> = known.iter().map(|it| it.fields[0].as_str()).collect();
+    let unread = found
+        .difference(&listed)
+        .map(|it| format!("{it}: has a build script, and is not in {BUILD_SCRIPTS}"));
+    let gone = listed.difference(&found);
+    unread
+        .chain(gone.map(|it| format!("{BUILD_SCRIPTS}: {it} runs none any more, take the line out")))
+        .collect()
+}
+
 /// The part of a version that says what it is compatible with: `1` of 1.4.2, `0.3` of 0.3.9.
 fn compatible(version: &str) -> String {
     let mut parts = version.split('.');
@@ -181,6 +202,27 @@ mod tests {
         assert_eq!(duplicates(&twice, &known("syn | 1, 2 | another pair")).len(), 1);
         let once = built(&[("syn", "3.1.0")]);
         assert!(duplicates(&once, &known("syn | 2, 3 | gone"))[0].contains("take the line out"));
+    }
+
+    #[test]
+    fn a_build_script_that_nobody_read_is_found() {
+        let package = |name: &str, build_script| Package {
+            name: name.into(),
+            version: "1.0.0".into(),
+            build_script,
+            ..Package::default()
+        };
+        let packages =
+            [package("read", true), package("unread", true), package("other", true), package("none", false)];
+        let built = built(&[("read", "1.0.0"), ("unread", "1.0.0"), ("none", "1.0.0"), ("other", "2.0.0")]);
+        let known = |text: &str| list::parse(text, 2).expect("a good list");
+        let complaints = build_scripts(&packages, &built, &known("read | why\ngone | why"));
+        assert_eq!(complaints.len(), 2, "{complaints:?}");
+        assert!(
+            complaints[0].starts_with("unread: has a build script")
+                && complaints[1].contains("gone runs none")
+        );
+        assert!(build_scripts(&packages, &built, &known("read | why\nunread | why")).is_empty());
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub(crate) struct Package {
     pub(crate) dependencies: Vec<Dependency>,
     /// Names of its binaries.
     pub(crate) binaries: Vec<String>,
+    /// A program of its own runs when it is built.
+    pub(crate) build_script: bool,
 }
 
 /// A direct dependency.
@@ -93,12 +95,11 @@ fn package(json: &Value, root: &Path) -> Result<Package, String> {
     let dependencies = list(json, "dependencies")?
         .iter()
         .map(|d| Ok::<_, String>(Dependency { name: string(d, "name")?, ours: d["path"].is_string() }));
-    let binaries = list(json, "targets")?
-        .iter()
-        .filter(|target| {
-            target["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "bin"))
-        })
-        .map(|target| string(target, "name"));
+    let is = |target: &Value, wanted: &str| {
+        target["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == wanted))
+    };
+    let targets = list(json, "targets")?;
+    let binaries = targets.iter().filter(|it| is(it, "bin")).map(|target| string(target, "name"));
     Ok(Package {
         name: string(json, "name")?,
         version: string(json, "version")?,
@@ -106,6 +107,7 @@ fn package(json: &Value, root: &Path) -> Result<Package, String> {
         folder: if ours { folder.map(|folder| folder.to_string_lossy().into_owned()) } else { None },
         dependencies: dependencies.collect::<Result<_, _>>()?,
         binaries: binaries.collect::<Result<_, _>>()?,
+        build_script: targets.iter().any(|target| is(target, "custom-build")),
     })
 }
 
@@ -150,6 +152,7 @@ mod tests {
         let ours = package(&json("null"), Path::new("/r")).expect("complete");
         assert_eq!(ours.folder.as_deref(), Some("core"));
         assert_eq!(ours.binaries, ["tool"]);
+        assert!(!ours.build_script);
         assert_eq!(ours.dependencies.iter().map(|d| d.ours).collect::<Vec<_>>(), [true, false]);
         let foreign = package(&json("\"registry\""), Path::new("/r")).expect("complete");
         assert_eq!(foreign.folder, None);
