@@ -10,6 +10,7 @@ mod complaint;
 mod duration;
 mod field;
 mod logs;
+mod mask;
 mod proxy;
 mod raw;
 mod reader;
@@ -22,7 +23,6 @@ mod validity;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ use field::{Entries, Field};
 use raw::{RawConfig, RawKey, RawProvider};
 use reader::Reader;
 use secrets::{Host, Surroundings};
-use tree::{Node, Shape};
+use tree::Shape;
 
 pub use admin::admin_address;
 pub(crate) use secrets::Outside;
@@ -217,10 +217,10 @@ fn read_raw(notes: &Notes, text: &str) -> Result<(RawConfig, Arc<str>), Arc<str>
         Ok(tree) => tree,
         Err((spot, message)) => {
             notes.error(spot, format!("not acceptable YAML: {message}"), None);
-            return Err(mask_lines(text).into());
+            return Err(mask::mask_unread(text).into());
         }
     };
-    let masked: Arc<str> = mask(text, &tree).into();
+    let masked: Arc<str> = mask::mask(text, &tree).into();
     let raw = match &tree.shape {
         // An empty file is a configuration without anything; the check says what is missing.
         Shape::Null => RawConfig::default(),
@@ -284,80 +284,4 @@ fn finish(
         }),
         None => Err(Complaints::new(notes.into_list(), text)),
     }
-}
-
-/// Fields whose value is a secret.
-const SECRET_FIELDS: [&str; 4] = ["value", "key", "token", "proxy"];
-
-/// The text with every literal secret in it as stars of the same length, so that snippets keep their columns.
-fn mask(text: &str, tree: &Node) -> String {
-    let mut secrets: HashMap<u32, Vec<u32>> = HashMap::new();
-    collect_secrets(tree, false, &mut secrets);
-    let mask_line = |(at, line): (usize, &str)| match secrets.get(&(at as u32 + 1)) {
-        None => line.to_owned(),
-        Some(columns) => {
-            columns.iter().fold(line.to_owned(), |line, column| mask_from(&line, *column as usize))
-        }
-    };
-    text.lines().enumerate().map(mask_line).collect::<Vec<String>>().join("\n")
-}
-
-/// Stars in place of the scalar that begins at a column counted from one; of the rest of the line where quotes are
-/// escaped in it or it is a block.
-fn mask_from(line: &str, column: usize) -> String {
-    let start = line.char_indices().nth(column.saturating_sub(1)).map_or(line.len(), |(at, _)| at);
-    let (before, rest) = line.split_at(start);
-    let inner = rest.get(1..).unwrap_or_default();
-    let end = match rest.chars().next() {
-        Some(quote @ ('"' | '\'')) if !rest.contains('\\') => {
-            inner.find(quote).map_or(rest.len(), |at| at + 2)
-        }
-        Some('"' | '\'' | '|' | '>' | '&' | '!') => rest.len(),
-        _ => rest.find([',', '}', ']', ' ', '#']).unwrap_or(rest.len()),
-    };
-    let stars = "*".repeat(rest[..end].chars().count());
-    format!("{before}{stars}{}", &rest[end..])
-}
-
-/// Lines and columns at which literal secrets stand. A scalar of several lines counts at each of them.
-fn collect_secrets(node: &Node, secret: bool, out: &mut HashMap<u32, Vec<u32>>) {
-    match &node.shape {
-        Shape::Map(map) => {
-            for (key, value) in map {
-                let named = matches!(&key.shape, Shape::Text(name) if SECRET_FIELDS.contains(&name.as_str()));
-                // The URL of a proxy is a secret where credentials stand in it.
-                let harmless = matches!((&key.shape, &value.shape),
-                    (Shape::Text(name), Shape::Text(url)) if name == "proxy" && !url.contains('@'));
-                let named = named && !harmless;
-                collect_secrets(value, named, out);
-            }
-        }
-        Shape::List(list) => list.iter().for_each(|it| collect_secrets(it, false, out)),
-        Shape::Text(text) if secret && !text.starts_with("${") => {
-            out.entry(node.spot.line).or_default().push(node.spot.column);
-            let further = text.matches('\n').count() as u32 + 1;
-            if further > 1 {
-                (1..=further).for_each(|it| out.entry(node.spot.line + it).or_default().push(1));
-            }
-        }
-        _ => {}
-    }
-}
-
-/// The same for a text that could not be read: what follows the name of a secret in its line.
-fn mask_lines(text: &str) -> String {
-    let mask_line = |line: &str| {
-        let starts = SECRET_FIELDS.iter().filter_map(|name| {
-            let at = line.find(&format!("{name}:")).or_else(|| line.find(&format!("{name}\"")))?;
-            Some(at + name.len() + 1)
-        });
-        match starts.min() {
-            Some(at) => {
-                let stars = line[at..].chars().map(|it| if it.is_whitespace() { it } else { '*' });
-                line[..at].chars().chain(stars).collect()
-            }
-            None => line.to_owned(),
-        }
-    };
-    text.lines().map(mask_line).collect::<Vec<String>>().join("\n")
 }
