@@ -133,6 +133,10 @@ fn of_process(board: &Board, r: &mut Registry) {
 
 fn of_ingress(board: &Board, r: &mut Registry) {
     let snapshot = board.snapshot.load();
+    let caught: Counter = Counter::default();
+    caught.inc_by(snapshot.guesses.caught());
+    let help = "Sources that tried many different wrong keys within a minute, since the start";
+    r.register("guessing_sources", help, caught);
     if snapshot.ingress.proxy_protocol {
         let refused: Counter = Counter::default();
         refused.inc_by(board.workers.proxy_headers_refused());

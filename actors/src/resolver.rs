@@ -256,6 +256,35 @@ mod tests {
         assert_eq!(held.good_at, moment(9999));
     }
 
+    /// The first answer is public, the second leads inwards, with or without a public one beside it. What a connection
+    /// is made to is what was published, so there is no moment at which the second could be used.
+    #[test]
+    fn a_name_that_turns_inwards_keeps_its_old_addresses() {
+        let moment = |s: u64| Moment::ZERO + Duration::from_secs(s);
+        let good = permitted("api.example", [at("160.79.104.10:443")], Reach::Public).expect("public");
+        for inward in [
+            "127.0.0.1:443",
+            "10.0.0.1:443",
+            "169.254.169.254:443",
+            "[::1]:443",
+            "[::ffff:127.0.0.1]:443",
+            "[::ffff:169.254.169.254]:443",
+            "[fe80::1]:443",
+            "[fd00:ec2::254]:443",
+            "[64:ff9b::a9fe:a9fe]:443",
+            "[2002:7f00:1::]:443",
+            "0.0.0.0:443",
+            "[::]:443",
+            "100.100.100.200:443",
+        ] {
+            let mut held = Held { good_at: moment(0) };
+            let turned = permitted("api.example", [at(inward)], Reach::Public);
+            assert!(matches!(held.next(turned, &good, moment(30)), Step::Stale(_)), "{inward}");
+            let beside = permitted("api.example", [at(inward), good[0]], Reach::Public);
+            assert_eq!(held.next(beside, &good, moment(60)), Step::Keep, "{inward}");
+        }
+    }
+
     #[tokio::test]
     async fn literals_need_no_lookup() {
         assert_eq!(resolve("127.0.0.1", 9, Reach::Literal).await, Ok(vec![at("127.0.0.1:9")]));

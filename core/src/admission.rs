@@ -11,6 +11,7 @@
 //!
 //! **Who writes.** `full_at_ns`: workers, by compare-and-swap of one word ([`reserve`], settlement). `per_minute`,
 //! `revoked`, `count_cache_reads`: the control plane alone, by plain store. `in_flight`: workers, add and subtract.
+//! `known_at`: workers, by plain store; of two that write at once one is forgotten, and noted again with its next call.
 //!
 //! **Orderings.** All `Relaxed` (a take is `Release` for the sake of [`crate::quota`] alone). A decision reads
 //! `per_minute` once and then decides and acts in one compare-and-swap of `full_at_ns`; nothing else is published
@@ -40,6 +41,7 @@ pub use limit::{LimitCell, Take};
 pub use permit::Permit;
 
 use crate::fault::FaultKind;
+use crate::guessing::SourceMark;
 use crate::moment::Moment;
 use crate::snapshot::{CallerLimits, Carried};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
@@ -54,6 +56,8 @@ pub struct CallerCells {
     in_flight: AtomicU64,
     count_cache_reads: AtomicBool,
     revoked: AtomicBool,
+    /// Where the last calls came from: four sources of 16 bits, the latest lowest; zero is none.
+    known_at: AtomicU64,
 }
 
 /// The answer to a call that asks to be sent.
@@ -133,6 +137,7 @@ impl CallerCells {
             in_flight: AtomicU64::new(0),
             count_cache_reads: AtomicBool::new(limits.count_cache_reads),
             revoked: AtomicBool::new(false),
+            known_at: AtomicU64::new(0),
         }
     }
 
@@ -177,6 +182,18 @@ impl CallerCells {
     /// True once the key was revoked.
     pub fn is_revoked(&self) -> bool {
         self.revoked.load(Ordering::Relaxed)
+    }
+
+    /// Whether one of the caller's last calls came from this source.
+    pub(crate) fn is_known_at(&self, source: SourceMark) -> bool {
+        let lanes = self.known_at.load(Ordering::Relaxed);
+        (0..4).any(|it| (lanes >> (16 * it)) as u16 == source.lane())
+    }
+
+    /// Notes where a call came from, in place of the oldest of four.
+    pub(crate) fn know_at(&self, source: SourceMark) {
+        let lanes = self.known_at.load(Ordering::Relaxed);
+        self.known_at.store((lanes << 16) | u64::from(source.lane()), Ordering::Relaxed);
     }
 
     /// Tokens of `usage` that count against the limit, with the estimate for each part not stated yet.

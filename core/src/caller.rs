@@ -2,7 +2,8 @@
 //! its body.
 //!
 //! This module never holds a presented key, never says why a key was refused, and takes about the same time for
-//! a known and an unknown one: a digest is always made and always compared with 32 bytes in constant time.
+//! a known and an unknown one: a digest is always made and always compared with 32 bytes in constant time. From a
+//! source that tries many different keys ([`crate::guessing`]) only those are taken that have called from there.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use subtle::ConstantTimeEq;
 use crate::admission::CallerCells;
 use crate::family::{Families, Family};
 use crate::fault::{Fault, FaultKind};
+use crate::guessing::{Guesses, Marks, SourceMark};
 use crate::limits::CREDENTIAL_BYTES_MAX;
 use crate::moment::Moment;
 use crate::snapshot::{CallerDraft, CallerId, matches};
@@ -46,6 +48,17 @@ enum ModelAccess {
     All,
     /// Only names that match one of these; an empty list matches none.
     Matching(Vec<Box<str>>),
+}
+
+/// Who presents credentials: where from, and when.
+#[derive(Clone, Copy)]
+pub struct Presenter<'a> {
+    /// The wrong keys of late.
+    pub guesses: &'a Guesses,
+    /// The source of the call.
+    pub source: SourceMark,
+    /// When it came.
+    pub now: Moment,
 }
 
 /// The digest under which a virtual key is known. The key itself is kept nowhere.
@@ -102,22 +115,32 @@ impl CallerTable {
     /// Who presents one of these credentials; the first that is a live key wins. `Ok(None)`: the table is open.
     ///
     /// # Errors
-    /// [`FaultKind::Credential`], the same for a missing, an unknown and a revoked key.
-    pub fn identify<'a>(&self, presented: impl Iterator<Item = &'a [u8]>) -> Result<Option<CallerId>, Fault> {
+    /// [`FaultKind::Credential`], the same for a missing, an unknown and a revoked key, and for any key that is new where
+    /// keys are being guessed.
+    pub fn identify<'a>(
+        &self,
+        presented: impl Iterator<Item = &'a [u8]>,
+        by: &Presenter<'_>,
+    ) -> Result<Option<CallerId>, Fault> {
         if self.is_open() {
             return Ok(None);
         }
+        let mut wrong = Marks::default();
         for credential in presented {
             // Longer ones cannot be keys; hashing them would only be work for whoever sends them.
             if credential.len() > CREDENTIAL_BYTES_MAX {
                 continue;
             }
-            if let Some(id) = self.find(&digest(credential))
+            let digest = digest(credential);
+            if let Some(id) = self.find(&digest)
                 && !self.caller(id).cells.is_revoked()
+                && self.caller(id).is_let_in(by)
             {
                 return Ok(Some(id));
             }
+            wrong.add(&digest);
         }
+        by.guesses.add(by.source, wrong, by.now);
         Err(Fault::new(FaultKind::Credential))
     }
 
@@ -160,6 +183,18 @@ impl Caller {
             ModelAccess::All => true,
             ModelAccess::Matching(patterns) => patterns.iter().any(|it| matches(it, asked)),
         }
+    }
+
+    /// Whether its key is taken from there: always where it has called from before, else unless keys are being guessed.
+    fn is_let_in(&self, by: &Presenter<'_>) -> bool {
+        if self.cells.is_known_at(by.source) {
+            return true;
+        }
+        let let_in = !by.guesses.is_guessing(by.source, by.now);
+        if let_in {
+            self.cells.know_at(by.source);
+        }
+        let_in
     }
 
     /// Whether it may do what belongs to this family.
@@ -205,7 +240,9 @@ mod tests {
     }
 
     fn name_of<'t>(table: &'t CallerTable, presented: &[&[u8]]) -> Result<Option<&'t str>, Fault> {
-        Ok(table.identify(presented.iter().copied())?.map(|id| &*table.caller(id).name))
+        let guesses = Guesses::new();
+        let by = Presenter { guesses: &guesses, source: guesses.mark(None), now: Moment::ZERO };
+        Ok(table.identify(presented.iter().copied(), &by)?.map(|id| &*table.caller(id).name))
     }
 
     #[test]
@@ -237,6 +274,34 @@ mod tests {
         ] {
             assert_eq!(name_of(&table, presented), expect, "{presented:?}");
         }
+    }
+
+    #[test]
+    fn where_keys_are_guessed_only_those_who_called_from_there_are_taken() {
+        let table = table(vec![draft("old", b"key-old", None), draft("new", b"key-new", None)]);
+        let guesses = Guesses::new();
+        let at = |last: u8, s: u64| Presenter {
+            guesses: &guesses,
+            source: guesses.mark(Some([192, 0, 2, last].into())),
+            now: Moment::ZERO + std::time::Duration::from_secs(s),
+        };
+        let ask = |key: &[u8], by: Presenter<'_>| table.identify([key].into_iter(), &by).is_ok();
+        assert!(ask(b"key-old", at(1, 0)));
+        for guess in 0..500_u32 {
+            assert!(!ask(&guess.to_le_bytes(), at(1, 0)));
+        }
+        assert!(ask(b"key-old", at(1, 1)), "it has called from there before");
+        assert!(!ask(b"key-new", at(1, 1)), "right, and as good as wrong");
+        assert!(ask(b"key-new", at(2, 1)), "nobody guesses there");
+        assert!(!ask(b"key-new", at(1, 59)));
+        assert!(ask(b"key-new", at(1, 60)), "the next minute");
+        let wrong_first: [&[u8]; 2] = [b"a provider's own", b"key-old"];
+        for _ in 0..2 {
+            (0..500_u32).for_each(|it| {
+                _ = table.identify([&it.to_le_bytes(), wrong_first[1]].into_iter(), &at(3, 0))
+            });
+        }
+        assert!(ask(b"key-new", at(3, 0)), "what stands beside a good key is no guess");
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod choose;
 pub mod estimate;
 pub mod family;
 pub mod fault;
+pub mod guessing;
 pub mod health;
 pub mod ingress;
 pub mod limits;

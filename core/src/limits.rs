@@ -60,6 +60,15 @@ pub const JSON_DEPTH_MAX: usize = 128;
 pub const MODEL_NAME_BYTES_MAX: usize = 256;
 /// Bytes of a presented credential.
 pub const CREDENTIAL_BYTES_MAX: usize = 1024;
+/// A credential shorter than this is not looked for in what its provider says.
+pub const SECRET_HIDDEN_BYTES_MIN: usize = 8;
+/// Sources of calls whose wrong keys are counted at once; a power of two.
+pub const GUESSERS_MAX: usize = 4_096;
+/// Of the 64 marks that a source has for its wrong keys, those that may be set before it counts as guessing: about 90
+/// different keys. The same wrong key sets the same mark, however often it comes.
+pub const GUESSES_MAX: u32 = 48;
+/// Span for which wrong keys are remembered; a source that guesses is let in again with the next one.
+pub const GUESS_SPAN: Duration = Duration::from_secs(60);
 
 /// Client connections of a process, before descriptors bound it.
 pub const SLOTS_MAX: usize = 10_000;
@@ -246,6 +255,7 @@ pub const RESOLVE_STALE_MAX: Duration = Duration::from_secs(3600);
 pub const VIRTUAL_KEY_CHARS_MIN: usize = 32;
 
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());
+const _: () = assert!(GUESSERS_MAX.is_power_of_two() && GUESSES_MAX < u64::BITS);
 const _: () = assert!(BEAT_INTERVAL.as_millis() * 2 < STALL_AFTER.as_millis(), "one late beat is no stall");
 const _: () = assert!(HEAD_BYTES_MAX <= u16::MAX as usize, "fields are u16 ranges into their head");
 const _: () = assert!(HEAD_BYTES_MAX + RECV_BUFFER_BYTES <= EVENTS_HELD_BYTES_MAX * 2);

@@ -24,6 +24,7 @@ pub use succession::{Change, DUMP_VERSION, Dump, Identity, Settlements};
 
 use crate::caller::CallerTable;
 use crate::estimate::EstimateCell;
+use crate::guessing::Guesses;
 use crate::health::{AccountCell, KeyCell, PairCell, RetryBudget, RouteCell};
 use crate::ingress::Ingress;
 use crate::owner::OwnerTable;
@@ -93,6 +94,8 @@ pub struct Snapshot {
     pub retry_budget: Arc<RetryBudget>,
     /// Whose files and batches are, for all snapshots of the process.
     pub owners: Arc<OwnerTable>,
+    /// The wrong keys of late, for all snapshots of the process.
+    pub guesses: Arc<Guesses>,
 }
 
 /// An upstream: one origin spoken to in one dialect.

@@ -14,6 +14,7 @@ use tidegate_core::attempt::{Action, Context, Exchange, GiveUp, Next, Walk};
 use tidegate_core::caller::Caller;
 use tidegate_core::report::{AttemptReport, CallEnd, Report};
 use tidegate_core::route::State;
+use tidegate_core::snapshot::KeyId;
 use tidegate_core::usage::Usage;
 use tidegate_core::{Fault, Verdict};
 use tidegate_providers::{Cursor, Dialect, Operation};
@@ -75,8 +76,8 @@ pub(crate) struct Serving<'a, 'r> {
 pub(crate) struct Stored {
     head: ResponseHead,
     body: Vec<u8>,
-    /// What was not read of it.
-    rest: Option<Reply>,
+    /// What was not read of it, the key it was asked with, and how many bytes at the end of `body` may begin that key.
+    rest: Option<(Reply, KeyId, usize)>,
 }
 
 /// How one try ended.
@@ -234,12 +235,24 @@ impl<'a, 'r> Serving<'a, 'r> {
             answer::pass_on_in_band(line, self.call.dialect, self.record, &stored.body).await?;
             return Ok(());
         }
-        let rest = stored.rest.as_mut().map(|reply| Rest { reply, usage: None });
+        let snapshot = &*self.published.snapshot;
+        let rest = stored.rest.as_mut().map(|(reply, key, open)| Rest {
+            reply,
+            usage: None,
+            hidden: Some((&snapshot.key(*key).secret, *open)),
+        });
         let sent = crate::relay::send_whole(line, self, &stored.head, &stored.body, rest).await?;
         if sent.is_err() {
             line.keep_alive = false;
         }
         Ok(())
+    }
+
+    /// Strikes out of whole events of the running try what it was asked with.
+    pub(crate) fn hide_secret_in(&self, events: &mut [u8]) {
+        if let Some(exchange) = &self.exchange {
+            self.published.snapshot.key(exchange.key).secret.hide_in(events);
+        }
     }
 
     /// Notes what a stream used so far, so that whatever ends the call settles by it.

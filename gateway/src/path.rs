@@ -9,12 +9,13 @@ use std::task::Poll;
 use tidegate_core::access::Excerpt;
 use tidegate_core::admission::{Admit, CallerGate, Permit};
 use tidegate_core::attempt::{CallShape, Walk};
-use tidegate_core::caller::Caller;
+use tidegate_core::caller::{Caller, Presenter};
 use tidegate_core::choose::Affinity;
 use tidegate_core::fault::{Fault, FaultKind};
 use tidegate_core::quota::Need;
 use tidegate_core::report::CallEnd;
 use tidegate_core::route::{Ask, Plan, State, plan as plan_targets, plan_of_state};
+use tidegate_core::snapshot::CallerId;
 use tidegate_core::usage::Estimate;
 use tidegate_core::{Snapshot, limits};
 use tidegate_providers::{
@@ -145,7 +146,7 @@ async fn steps(
         return listing::root(line, record).await;
     }
     record.operation = Some(operation.family);
-    record.caller = snapshot.callers.identify(presented_credentials(&RequestFields(head)))?;
+    record.caller = identify(worker, snapshot, record, head)?;
     let caller = record.caller.map(|id| snapshot.callers.caller(id));
     if caller.is_some_and(|it| !it.may(operation.family)) {
         let name = operation.family.name().to_owned();
@@ -195,6 +196,18 @@ async fn steps(
         line.expect_stream(dialect);
     }
     Serving::new(worker, published, &call, record, buffers, permit, upload).run(line, walk).await.map(drop)
+}
+
+/// Whose call it is; nobody's where there are no virtual keys.
+fn identify(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    record: &Record,
+    head: &RequestHead,
+) -> Result<Option<CallerId>, Fault> {
+    let guesses = &*snapshot.guesses;
+    let by = Presenter { guesses, source: guesses.mark(record.source), now: worker.now() };
+    snapshot.callers.identify(presented_credentials(&RequestFields(head)), &by)
 }
 
 /// Where the call may go, and the permission to go there.

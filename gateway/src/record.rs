@@ -25,6 +25,8 @@ pub(crate) struct Record {
     pub(crate) began: Moment,
     pub(crate) id: RequestId,
     pub(crate) caller: Option<CallerId>,
+    /// Where the call came from.
+    pub(crate) source: Option<IpAddr>,
     pub(crate) provider: Option<ProviderId>,
     pub(crate) account: Option<(AccountId, ClassId)>,
     pub(crate) end: Option<CallEnd>,
@@ -47,12 +49,13 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// A call whose head was parsed just now. The stopwatch runs.
-    fn new(began: Moment) -> Record {
+    /// A call from `source` whose head was parsed just now. The stopwatch runs.
+    fn new(began: Moment, source: Option<IpAddr>) -> Record {
         Record {
             began,
             id: RequestId::draw(),
             caller: None,
+            source,
             provider: None,
             account: None,
             end: None,
@@ -83,12 +86,12 @@ impl Record {
         self.first_content.get_or_insert(now);
     }
 
-    /// The finished report of a call from `source`.
-    fn report(&self, revision: u64, source: Option<IpAddr>, now: Moment) -> CallReport {
+    /// The finished report of the call.
+    fn report(&self, revision: u64, now: Moment) -> CallReport {
         CallReport {
             revision,
             caller: self.caller,
-            source,
+            source: self.source,
             provider: self.provider,
             account: self.account,
             end: self.end.unwrap_or(CallEnd::CallerGone),
@@ -127,7 +130,7 @@ impl<'w> OpenRecord<'w> {
         head: Option<&'w RequestHead>,
         sent: &'w Sent,
     ) -> OpenRecord<'w> {
-        let record = Record::new(worker.now());
+        let record = Record::new(worker.now(), ingress::source(&published.snapshot, client.peer, head));
         OpenRecord { worker, published, dialect, client, head, sent, record }
     }
 
@@ -165,8 +168,7 @@ impl Drop for OpenRecord<'_> {
         }
         let now = self.worker.now();
         let snapshot = &self.published.snapshot;
-        let source = ingress::source(snapshot, self.client.peer, self.head);
-        let call = self.record.report(snapshot.revision, source, now);
+        let call = self.record.report(snapshot.revision, now);
         self.worker.report(Report::Call(call));
         if snapshot.access_log {
             self.worker.log(self.entry(call, now));

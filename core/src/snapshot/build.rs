@@ -37,6 +37,7 @@ impl Snapshot {
             retry_budget: previous.map_or_else(Default::default, |it| it.retry_budget.clone()),
             owners: previous
                 .map_or_else(|| Arc::new(OwnerTable::new(2 * draft.objects_max)), |it| it.owners.clone()),
+            guesses: previous.map_or_else(Default::default, |it| it.guesses.clone()),
         };
         for provider in draft.providers {
             snapshot.add_provider(provider, &draft.models, previous, now);

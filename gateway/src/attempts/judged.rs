@@ -27,6 +27,8 @@ impl Serving<'_, '_> {
         takes_usage_out: bool,
     ) -> Result<Tried, Interrupted> {
         self.learn(&exchange, head);
+        let secret = &self.published.snapshot.key(exchange.key).secret;
+        head.each_value(|value| _ = secret.hide_in(value));
         let good = (200..300).contains(&head.status());
         // A file may hold anything: it is never read for what it looks like.
         if good && is_event_stream(head) && !self.is_owned() {
@@ -121,13 +123,19 @@ impl Serving<'_, '_> {
         self.note_missing(head.status());
         let Some(exchange) = self.exchange.take() else { return Ok(Tried::Answered) };
         let status = head.status();
+        let (key, head) = (exchange.key, std::mem::take(head));
+        // What an error says may be what it was asked with.
+        let open = self.published.snapshot.key(key).secret.hide_in(&mut held);
         let stored = match collected {
             Collected::Broken(_) if good => None,
-            Collected::Broken(_) => Some(Stored { head: std::mem::take(head), body: held, rest: None }),
-            Collected::Partial => Some(Stored { head: std::mem::take(head), body: held, rest: Some(reply) }),
+            Collected::Broken(_) => {
+                held.truncate(held.len() - open);
+                Some(Stored { head, body: held, rest: None })
+            }
+            Collected::Partial => Some(Stored { head, body: held, rest: Some((reply, key, open)) }),
             Collected::Complete => {
                 self.put_back(reply);
-                Some(Stored { head: std::mem::take(head), body: held, rest: None })
+                Some(Stored { head, body: held, rest: None })
             }
         };
         Ok(Tried::Failed(Box::new(Failed { exchange, verdict, status, stored })))
@@ -149,8 +157,11 @@ impl Serving<'_, '_> {
         if let Some(usage) = stated {
             self.note_usage(usage, false);
         }
-        let rest =
-            (collected == Collected::Partial).then_some(Rest { reply: &mut reply, usage: passing.as_mut() });
+        let rest = (collected == Collected::Partial).then_some(Rest {
+            reply: &mut reply,
+            usage: passing.as_mut(),
+            hidden: None,
+        });
         let sent = relay::send_whole(line, self, head, held, rest).await?;
         if let Some(usage) = passing.and_then(|it| self.call.dialect.usage_of_reply(it.found()?)) {
             self.note_usage(usage, false);

@@ -123,6 +123,9 @@ async fn send(
         serving.content_began(head.status());
     }
     line.commit_content();
+    if tap.error().is_some() {
+        serving.hide_secret_in(tap.ready_mut());
+    }
     let head_bytes: &[u8] = if first { &serving.buffers.head } else { b"" };
     line.send_events(head_bytes, tap.ready(), last).await?;
     serving.record.content_sent(serving.worker.now());

@@ -172,6 +172,11 @@ impl Tap {
         &self.ready
     }
 
+    /// The same, for what must not be told of them; their length stays.
+    pub(crate) fn ready_mut(&mut self) -> &mut [u8] {
+        &mut self.ready
+    }
+
     /// They were sent.
     pub(crate) fn sent(&mut self) {
         self.ready.clear();

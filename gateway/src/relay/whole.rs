@@ -1,8 +1,8 @@
 //! Whole replies: held until they are complete, so that a cut one fails over too; one that is larger than what
 //! may be held is committed and passed through.
 
-use tidegate_core::limits;
 use tidegate_core::verdict::TargetFailure;
+use tidegate_core::{Secret, limits};
 use tidegate_wire::body::{CHUNK_END, LAST_CHUNK, chunk_prefix};
 use tidegate_wire::head::ResponseHead;
 use tidegate_wire::passing::PassingMember;
@@ -28,6 +28,8 @@ pub(crate) struct Rest<'a> {
     pub(crate) reply: &'a mut Reply,
     /// Looks for the usage of a good reply, which stands near the end; it has seen what was held.
     pub(crate) usage: Option<&'a mut PassingMember>,
+    /// Of an error: what must not be told of it, and how many bytes at the end of what was held may begin that.
+    pub(crate) hidden: Option<(&'a Secret, usize)>,
 }
 
 /// Collects the body into `held`, up to the bound.
@@ -78,6 +80,8 @@ pub(crate) async fn send_whole(
     let chunked = framing == ReplyFraming::Chunked;
     let mut prefix = [0; 18];
     let first = std::mem::take(&mut serving.buffers.head);
+    let open = rest.hidden.map_or(0, |(_, open)| open);
+    let (held, begun) = held.split_at(held.len() - open);
     let sent = if chunked {
         line.send(&[&first, chunk_prefix(held.len(), &mut prefix), held, CHUNK_END]).await
     } else {
@@ -87,29 +91,31 @@ pub(crate) async fn send_whole(
     sent?;
     serving.record.content_sent(serving.worker.now());
     // Rare, and large: not a part of every connection's task.
-    Box::pin(pass_through(line, serving, rest, chunked)).await
+    Box::pin(pass_through(line, serving, rest, begun, chunked)).await
 }
 
 async fn pass_through(
     line: &mut Line<'_>,
     serving: &mut Serving<'_, '_>,
     mut rest: Rest<'_>,
+    begun: &[u8],
     chunked: bool,
 ) -> Result<Result<(), ReplyFailure>, Interrupted> {
-    let mut run = Vec::new();
-    let mut prefix = [0; 18];
+    let mut run = begun.to_vec();
     loop {
-        run.clear();
         let next = line.hold(serving.record, rest.reply.next(|data| run.extend_from_slice(data))).await?;
         if let Some(usage) = &mut rest.usage {
             usage.feed(&run);
         }
+        let open = rest.hidden.map_or(0, |(secret, _)| secret.hide_in(&mut run));
         match next {
-            Ok(Data::Some) if chunked => {
-                line.send(&[chunk_prefix(run.len(), &mut prefix), &run, CHUNK_END]).await?;
+            Ok(Data::Some) => {
+                let told = run.len() - open;
+                send_run(line, &run[..told], chunked).await?;
+                run.drain(..told);
             }
-            Ok(Data::Some) => line.send(&[&run]).await?,
             Ok(Data::End) => {
+                send_run(line, &run, chunked).await?;
                 if chunked {
                     line.send(&[LAST_CHUNK]).await?;
                 }
@@ -120,5 +126,15 @@ async fn pass_through(
                 return Ok(Err(failure));
             }
         }
+    }
+}
+
+async fn send_run(line: &mut Line<'_>, run: &[u8], chunked: bool) -> Result<(), Interrupted> {
+    let mut prefix = [0; 18];
+    match (run, chunked) {
+        // An empty chunk would be the last one.
+        ([], _) => Ok(()),
+        (run, true) => line.send(&[chunk_prefix(run.len(), &mut prefix), run, CHUNK_END]).await,
+        (run, false) => line.send(&[run]).await,
     }
 }

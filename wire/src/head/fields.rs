@@ -61,6 +61,14 @@ impl FieldTable {
         self.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
+    /// Lets `change` write over the bytes of each value; none gets longer or shorter.
+    pub(super) fn each_value(&mut self, mut change: impl FnMut(&mut [u8])) {
+        for field in &self.fields {
+            let value = usize::from(field.value_start)..usize::from(field.value_end);
+            self.bytes.get_mut(value).into_iter().for_each(&mut change);
+        }
+    }
+
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + Clone {
         self.fields.iter().filter_map(move |field| {
             let found = self.slice(field.name_start, field.name_end);

@@ -98,6 +98,12 @@ impl ResponseHead {
         self.table.all(name)
     }
 
+    /// Lets `change` write over the bytes of each field's value, after its meaning was read; none gets longer or
+    /// shorter, and each is checked again where it is written.
+    pub fn each_value(&mut self, change: impl FnMut(&mut [u8])) {
+        self.table.each_value(change);
+    }
+
     /// How the body ends, the request and the status taken into account.
     pub fn framing(&self) -> Framing {
         self.framing
