@@ -103,6 +103,11 @@ impl Client {
         self.wire.socket().shutdown(Shutdown::Write).expect("the connection is open");
     }
 
+    /// The same, where the other side may have left.
+    pub fn try_finish(&mut self) -> bool {
+        self.wire.socket().shutdown(Shutdown::Write).is_ok()
+    }
+
     /// Reads one whole reply.
     #[track_caller]
     pub fn reply(&mut self) -> Reply {

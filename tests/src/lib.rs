@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cage;
+pub mod canary;
 pub mod client;
 pub mod framing;
 pub mod gateway;
