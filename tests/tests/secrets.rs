@@ -241,6 +241,8 @@ fn configuration(
                 "proxy" => {
                     format!(", proxy: \"http://user:{}@{}\"", percent(&secrets.proxy.text()), proxy.address())
                 }
+                // Its port speaks no TLS, and says nothing until it hears a request.
+                "tls" => ", timeouts: { connect: 500ms }".to_owned(),
                 _ => String::new(),
             };
             let _ = writeln!(
