@@ -328,8 +328,27 @@ both_drivers! {
         let gateway = Gateway::start(driver, 1, &yaml(&upstream, &[("a", ""), ("b", "")]));
         let reply = call(gateway.address(), messages(&protocol::request("claude-opus-5")));
         assert_eq!((reply.status, reply.json()["error"]["message"].clone()), (403, "not for you: opus".into()));
+        for key in ["a", "b"] {
+            assert_eq!(upstream.heard_of(key).len(), 1, "{key} was asked, and the refusal of the other went no further");
+        }
         for _ in 0..10 {
             assert_eq!(call(gateway.address(), messages(&model())).status, 200, "the other models go on");
+        }
+    }
+
+    /// What the caller got wrong: one try, its answer, and nobody rests for it although there is a second account.
+    fn mistakes_of_the_caller_are_not_tried_elsewhere(driver) {
+        for status in [400, 404, 405, 409, 413, 422] {
+            let upstream = Upstream::start(move |heard| match heard.text().contains("wrong") {
+                true => whole(status, &[], &protocol::error("invalid_request_error", "messages: wrong")),
+                false => good(heard, "fine"),
+            });
+            let gateway = Gateway::start(driver, 1, &yaml(&upstream, &[("a", ""), ("b", "")]));
+            for tries in 1..=8 {
+                let reply = call(gateway.address(), messages(&model().replace("hi", "wrong")));
+                assert_eq!((reply.status, reply.attempts(), upstream.count()), (status, 1, tries));
+            }
+            assert_eq!(call(gateway.address(), messages(&model())).status, 200, "{status} opened no breaker");
         }
     }
 

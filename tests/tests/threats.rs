@@ -366,6 +366,44 @@ both_drivers! {
         assert_eq!(upstream.count(), 0);
     }
 
+    /// What a provider sends behind the end of a reply is nobody's: its connection ends, and no later call is answered with
+    /// it. Nor is the rest of a reply that came before its request was sent whole.
+    fn what_follows_a_reply_is_no_reply(driver) {
+        let upstream = Upstream::start(|heard| {
+            let stolen = message("stolen");
+            let surplus = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{stolen}", stolen.len());
+            let mut steps = good(heard, "fine");
+            // In one piece with the end of the reply, a moment behind it, and without an end of its own.
+            match (heard.number % 3, steps.last_mut()) {
+                (0, Some(Step::Send(last))) => last.extend_from_slice(surplus.as_bytes()),
+                (1, _) => steps.extend([Step::Pause(Duration::from_millis(20)), Step::Send(surplus.into_bytes())]),
+                (_, Some(Step::Send(last))) => last.extend_from_slice(b"\r\n\r\nx"),
+                _ => {}
+            }
+            steps
+        });
+        let gateway = Gateway::start(driver, 1, &yaml(&upstream, ""));
+        let mut client = Client::connect(gateway.address());
+        for call in 0..12 {
+            let streamed = call / 3 % 2 == 1;
+            client.send(messages(&if streamed { protocol::stream_request("front") } else { protocol::request("front") }));
+            let head = client.try_head().expect("a head");
+            assert_eq!(head.status, 200);
+            let text = if streamed {
+                let (events, ended) = client.events(&head);
+                assert_eq!(ended, Ok(()));
+                events.iter().map(|it| it.text.as_str()).collect()
+            } else {
+                let length = head.field("content-length").and_then(|it| it.parse().ok()).expect("a length");
+                String::from_utf8(client.bytes(length)).expect("text")
+            };
+            assert!(!text.contains("stolen"), "{call}: {text}");
+            // Time for what comes late.
+            tidegate_tests::time::pause_ms(40);
+        }
+        assert_eq!((upstream.count(), upstream.connections()), (12, 12), "each connection ended with its reply");
+    }
+
     /// Hundreds of calls at once, of three callers, streams and whole replies, over kept connections: each gets its own
     /// mark back in every event, and nobody else's.
     fn no_call_sees_another_one_s_bytes(driver) {
@@ -375,7 +413,8 @@ both_drivers! {
         let threads: Vec<_> = (0..60).map(|caller| std::thread::spawn(move || {
             let mut client = Client::connect(address);
             for call in 0..8 {
-                let streamed = (caller + call) % 2 == 0;
+                // Two of a kind behind each other, so that what one leaves behind is in the other's way.
+                let streamed = (caller + call / 2) % 2 == 0;
                 let mark = format!("MARK:{caller}-{call}-{}:", "m".repeat((caller * 37 + call * 101) % 3_000));
                 let key = [VIRTUAL_KEY, OTHER_KEY, GONE_KEY][caller % 3];
                 let body = if streamed { protocol::stream_request("front") } else { protocol::request("front") };
