@@ -115,8 +115,8 @@ impl CallerTable {
     /// Who presents one of these credentials; the first that is a live key wins. `Ok(None)`: the table is open.
     ///
     /// # Errors
-    /// [`FaultKind::Credential`], the same for a missing, an unknown and a revoked key, and for any key that is new where
-    /// keys are being guessed.
+    /// [`FaultKind::Credential`], the same for a missing, an unknown and a revoked key, and for any key that is new
+    /// where keys are being guessed.
     pub fn identify<'a>(
         &self,
         presented: impl Iterator<Item = &'a [u8]>,

@@ -4,11 +4,11 @@
 //!
 //! # The protocol of the cells
 //!
-//! **Layout.** A table of [`GUESSERS_MAX`] slots of two words; a source has one slot, by a hash that nobody can know from
-//! outside. `who` says whose the slot is and of which span: 32 bits of the source's hash, 32 of the span's number.
+//! **Layout.** A table of [`GUESSERS_MAX`] slots of two words; a source has one slot, by a hash that nobody can know
+//! from outside. `who` says whose the slot is and of which span: 32 bits of the source's hash, 32 of the span's number.
 //! `marks` has a bit for each of 64 parts of all digests, set where a wrong key of that part was presented. So the same
-//! wrong key, an old one in some client's configuration, counts once however often it comes, and the number of bits tells
-//! how many different ones there were.
+//! wrong key, an old one in some client's configuration, counts once however often it comes, and the number of bits
+//! tells how many different ones there were. `caught` counts for operators.
 //!
 //! **Who writes.** Workers. A source that finds another's or an older slot takes it over.
 //!

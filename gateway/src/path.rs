@@ -207,7 +207,16 @@ fn identify(
 ) -> Result<Option<CallerId>, Fault> {
     let guesses = &*snapshot.guesses;
     let by = Presenter { guesses, source: guesses.mark(record.source), now: worker.now() };
-    snapshot.callers.identify(presented_credentials(&RequestFields(head)), &by)
+    let caught = guesses.caught();
+    let identified = snapshot.callers.identify(presented_credentials(&RequestFields(head)), &by);
+    if identified.is_err() && guesses.caught() > caught {
+        tracing::warn!(
+            source = record.source.map(tracing::field::display),
+            "many different wrong keys came from there: none that is new there is taken for the rest of this minute. \
+             If it is a proxy of yours, name it in `trusted_proxies`"
+        );
+    }
+    identified
 }
 
 /// Where the call may go, and the permission to go there.

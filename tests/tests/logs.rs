@@ -43,6 +43,24 @@ fn objects(text: &str) -> Vec<Value> {
 }
 
 both_drivers! {
+    /// Who tries many keys is named once, with what to do about it, and without any of the keys.
+    fn who_guesses_keys_is_named(driver) {
+        let upstream = Upstream::good("fine");
+        let mut program = Running::serve(&yaml(driver, &upstream, ""));
+        let mut client = Client::connect(program.data());
+        for guess in 0..300 {
+            client.send(request("POST /v1/messages", &[("x-api-key", &format!("vk-canary-{guess}"))], "{}"));
+            assert_eq!(client.reply().status, 401);
+        }
+        assert!(program.end());
+        let said = program.stderr();
+        let lines: Vec<&str> = said.lines().filter(|it| it.contains("many different wrong keys")).collect();
+        // The minute may have turned meanwhile.
+        assert!(matches!(lines.len(), 1 | 2), "{said}");
+        assert!(lines[0].contains("source=127.0.0.1") && lines[0].contains("trusted_proxies"), "{said}");
+        without_secrets(&said);
+    }
+
     /// The file is moved away under load, five times, and the program told: every call is in one of the files, once.
     fn rotation_by_rename_and_signal(driver) {
         let upstream = Upstream::good("fine");

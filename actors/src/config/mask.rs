@@ -1,6 +1,6 @@
-//! What of a configuration file may be shown beside a complaint: its text with everything that may be a secret as stars,
-//! so that snippets keep their columns. Whatever is not known to be harmless is masked, misspelt fields and comments
-//! among it: a credential gets into a file by all kinds of mistakes.
+//! What of a configuration file may be shown beside a complaint: its text with everything that may be a secret as
+//! stars, so that snippets keep their columns. Whatever is not known to be harmless is masked, misspelt fields and
+//! comments among it: a credential gets into a file by all kinds of mistakes.
 
 use super::tree::{Node, Shape};
 
@@ -143,7 +143,8 @@ fn collect(node: &Node, cover: Cover, out: &mut Vec<Mark>) {
             mark(node, Cover::Comments, out);
             list.iter().for_each(|it| collect(it, cover, out));
         }
-        // A reference says where a secret is; what it falls back to may be one. Of a URL with credentials nothing is shown.
+        // A reference says where a secret is; what it falls back to may be one. Of a URL with credentials nothing is
+        // shown.
         Shape::Text(text) if text.starts_with("${") && !text.contains(":-") => {
             mark(node, Cover::Comments, out)
         }
