@@ -5,28 +5,39 @@
 //! It runs on one thread of its own and listens on loopback only. It decides what a provider would answer; it shares no
 //! code with the gateway's own reckoning of quotas, or the two would make the same mistake.
 //!
-//! Calls: `/v1/messages`, `/v1/messages/count_tokens`, `/v1/models` (both forms), `/v1/chat/completions`. Control:
+//! Calls: `/v1/messages`, `/v1/messages/count_tokens`, `/v1/messages/batches`, `/v1/models` and `/v1/files` (both
+//! forms), `/v1/chat/completions`, `/v1/responses`, `/v1/batches`, `/v1/embeddings`, `/v1/images`, `/v1/audio`. Control:
 //! `/_mock/journal`, `requests`, `quota`, `script`, `reset`; [`MockHandle`] wraps them.
 
+mod answer;
 mod ask;
+mod batches;
 mod chat;
 mod client;
 mod config;
 mod control;
+mod embeddings;
+mod files;
+mod form;
 mod generate;
 mod headers;
 mod journal;
+mod kept;
 mod line;
 mod listing;
+mod media;
 mod messages;
 mod prompt;
+mod protocol;
 mod provider;
 mod quota;
 mod random;
 mod refusal;
 mod reply;
+mod responses;
 mod script;
 mod server;
+mod stored;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,10 +1,12 @@
-//! A generating call as it was understood, whichever protocol it came in; and small readers of JSON for both.
+//! A generating call as it was understood, whichever protocol it came in; and small readers of JSON for all of them.
 
 use serde_json::Value;
 
+use super::embeddings::Vectors;
 use super::prompt::Prompt;
 use super::refusal::Refusal;
 use super::reply::{Thinking, Tool};
+use super::responses::Asked;
 
 /// What a call asks for.
 #[derive(Clone, Debug)]
@@ -17,6 +19,24 @@ pub(crate) struct Ask {
     pub(crate) thinking: Thinking,
     /// Whether a stream ends with a chunk of usage (chat).
     pub(crate) include_usage: bool,
+    pub(crate) product: Product,
+}
+
+/// What a reply is to be.
+#[derive(Clone, Debug)]
+pub(crate) enum Product {
+    Message,
+    Completion,
+    Response(Box<Asked>),
+    Vectors(Vectors),
+    Images {
+        count: u64,
+    },
+    Sound,
+    /// What was said; without JSON around it if `plain`.
+    Transcript {
+        plain: bool,
+    },
 }
 
 /// What names a reply.

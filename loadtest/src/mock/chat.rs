@@ -5,7 +5,7 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
-use super::ask::{Ask, Choice, Events, Naming, array, is_true, quote, text, tools_to_call};
+use super::ask::{Ask, Choice, Events, Naming, Product, array, is_true, quote, text, tools_to_call};
 use super::prompt::Prompt;
 use super::refusal::{Dialect, Refusal};
 use super::reply::{Block, Reply, Stop, Thinking, Tool};
@@ -35,6 +35,7 @@ pub(crate) fn read(root: &Value) -> Result<Ask, Refusal> {
         tools,
         thinking: Thinking::No,
         include_usage: root.get("stream_options").is_some_and(|options| is_true(options, "include_usage")),
+        product: Product::Completion,
     })
 }
 
@@ -233,7 +234,7 @@ fn text_of(reply: &Reply) -> String {
     reply.blocks.iter().filter(|block| matches!(block, Block::Text { .. })).map(Block::text).collect()
 }
 
-fn call_id(id: &str) -> String {
+pub(crate) fn call_id(id: &str) -> String {
     format!("call_{}", id.strip_prefix("toolu_").unwrap_or(id))
 }
 
@@ -245,11 +246,11 @@ fn finish_reason(stop: Stop) -> &'static str {
     }
 }
 
-fn missing(name: &'static str) -> Refusal {
+pub(crate) fn missing(name: &'static str) -> Refusal {
     let refusal = wrong(name, &format!("Missing required parameter: '{name}'."));
     Refusal { code: Some("missing_required_parameter"), ..refusal }
 }
 
-fn wrong(name: &'static str, message: &str) -> Refusal {
+pub(crate) fn wrong(name: &'static str, message: &str) -> Refusal {
     Refusal { param: Some(name), code: Some("invalid_value"), ..Refusal::invalid(message) }
 }

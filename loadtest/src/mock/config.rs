@@ -43,6 +43,10 @@ pub struct MockConfig {
     pub request_bytes_kept: usize,
     /// How many calls the journal lists singly; its sums go on.
     pub calls_kept: usize,
+    /// How many files, batches and stored responses are kept together; the oldest go first.
+    pub objects_kept: usize,
+    /// How many bytes these may have together.
+    pub object_bytes_kept: usize,
     /// Connections at the same time; more are closed at once.
     pub connections_max: usize,
     /// Faults from the start.
@@ -111,7 +115,7 @@ pub struct OrganizationConfig {
     pub keys: Vec<KeyConfig>,
     /// Quotas by model class; `*` stands for each class that is not named, with a bucket of its own. A class
     /// without any has
-    /// no limit. `count_tokens` limits the requests of that call.
+    /// no limit. `count_tokens`, `files` and `batches` limit the requests of those calls.
     #[serde(default)]
     pub limits: BTreeMap<String, Limits>,
     /// Whether replies carry rate-limit headers.
@@ -219,11 +223,13 @@ pub struct LatencyConfig {
     pub first_ms: Draw,
     /// Between two events of a stream, in ms; a whole reply takes as long as its stream would.
     pub event_ms: Draw,
+    /// How long a batch or a response in the background is worked on, in ms.
+    pub work_ms: f64,
 }
 
 impl Default for LatencyConfig {
     fn default() -> LatencyConfig {
-        LatencyConfig { first_ms: Draw::Fixed(0.0), event_ms: Draw::Fixed(0.0) }
+        LatencyConfig { first_ms: Draw::Fixed(0.0), event_ms: Draw::Fixed(0.0), work_ms: 0.0 }
     }
 }
 
@@ -303,6 +309,8 @@ impl Default for MockConfig {
             requests_kept: 64,
             request_bytes_kept: 64 * 1024 * 1024,
             calls_kept: 50_000,
+            objects_kept: 10_000,
+            object_bytes_kept: 256 * 1024 * 1024,
             connections_max: 8_192,
             script: Vec::new(),
             tls: None,
@@ -335,6 +343,7 @@ impl MockConfig {
             (self.output.tokens.is_sound(), "output.tokens: not negative, at most 1e9"),
             (self.latency.first_ms.is_sound(), "latency.first_ms: not negative, at most 1e9"),
             (self.latency.event_ms.is_sound(), "latency.event_ms: not negative, at most 1e9"),
+            ((0.0..=1e9).contains(&self.latency.work_ms), "latency.work_ms: not negative, at most 1e9"),
             (self.connections_max > 0, "connections_max: at least 1"),
             (self.body_bytes_max <= 1 << 30, "body_bytes_max: at most 1 GiB"),
         ];

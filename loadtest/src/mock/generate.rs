@@ -5,18 +5,19 @@ use serde_json::Value;
 use tidegate_ring::{Conn, wall_ms};
 use tidegate_wire::head::{InvalidField, ResponseWriter};
 
-use super::ask::{Ask, Naming};
+use super::ask::{Ask, Naming, Product};
 use super::config::{Draw, ModelConfig, OrganizationConfig};
 use super::headers::{Identity, write_identity, write_levels};
 use super::journal::{CallRecord, Ending};
 use super::line::{Incident, IncidentKind, Line, Place, cut, pause};
+use super::protocol::{self, Protocol, Request};
 use super::provider::{PoolName, Provider};
 use super::quota::{Levels, Need};
 use super::random::{self, Random};
 use super::refusal::{Dialect, Refusal};
 use super::reply::{Reply, Wish};
 use super::script::{Fault, Subject};
-use super::{chat, messages, prompt};
+use super::{chat, files, messages, prompt, responses, stored};
 
 /// Tokens that a chat call takes of the joint bucket if it sets no limit.
 const CHAT_TOKENS_ASSUMED: u64 = 16;
@@ -35,7 +36,11 @@ pub(crate) struct Call<'a> {
     pub(crate) provider: &'a Provider,
     pub(crate) conn: &'a Conn,
     pub(crate) dialect: Dialect,
+    pub(crate) method: &'a str,
     pub(crate) path: &'a str,
+    /// Behind the question mark; empty if there is none.
+    pub(crate) query: &'a str,
+    pub(crate) content_type: &'a str,
     pub(crate) version: Option<&'a str>,
     pub(crate) key: &'a str,
     pub(crate) organization_at: usize,
@@ -66,14 +71,12 @@ struct Admitted<'a> {
 
 impl Call<'_> {
     /// Serves the call.
-    pub(crate) async fn serve(&self) -> After {
-        let root: Value = match serde_json::from_slice(self.body) {
-            Ok(root) => root,
-            Err(error) => {
-                let refusal = Refusal::invalid(format!("The request body is not valid JSON: {error}"));
-                return self.refuse(self.record("", false), refusal, None).await;
-            }
+    pub(crate) async fn serve(&self, protocol: Protocol) -> After {
+        let request = match protocol.request(self.content_type, self.body) {
+            Ok(request) => request,
+            Err(refusal) => return self.refuse(self.record("", false), refusal, None).await,
         };
+        let root = &request.root;
         let model = root.get("model").and_then(Value::as_str).unwrap_or_default();
         let stream = root.get("stream").and_then(Value::as_bool).unwrap_or(false);
         let mut record = self.record(model, stream);
@@ -82,7 +85,7 @@ impl Call<'_> {
         if let Some(refusal) = fault.as_ref().and_then(|fault| Refusal::of_fault(fault, self.dialect)) {
             return self.refuse(record, refusal, None).await;
         }
-        match self.admit(&root) {
+        match self.admit(protocol, &request) {
             Ok(admitted) => self.reply(record, admitted, fault).await,
             Err(denied) => self.refuse(record, denied.refusal, denied.levels).await,
         }
@@ -119,14 +122,15 @@ impl Call<'_> {
     }
 
     /// Judges the request and takes its part of the quota.
-    fn admit(&self, root: &Value) -> Result<Admitted<'_>, Box<Denied>> {
+    fn admit(&self, protocol: Protocol, request: &Request) -> Result<Admitted<'_>, Box<Denied>> {
         let config = &self.provider.config;
+        let Request { root, text_bytes } = request;
         let (ask, model) =
-            self.understand(root).map_err(|refusal| Box::new(Denied { refusal, levels: None }))?;
+            self.understand(protocol, root).map_err(|refusal| Box::new(Denied { refusal, levels: None }))?;
         let mut random = Random::new(random::hash(config.seed, self.body));
         let unit = random.unit();
         let input_tokens =
-            prompt::input_tokens(self.body.len(), root, config.bytes_per_token, config.token_spread, unit);
+            prompt::input_tokens(*text_bytes, root, config.bytes_per_token, config.token_spread, unit);
         let reserved = match self.dialect {
             Dialect::Messages => 0,
             Dialect::Chat => ask.tokens_max.unwrap_or(CHAT_TOKENS_ASSUMED),
@@ -146,15 +150,13 @@ impl Call<'_> {
         }
     }
 
-    fn understand(&self, root: &Value) -> Result<(Ask, &ModelConfig), Refusal> {
-        if self.dialect == Dialect::Messages {
-            messages::check_version(self.version)?;
+    /// Understands a request, and looks whether what it names is there.
+    fn understand(&self, protocol: Protocol, root: &Value) -> Result<(Ask, &ModelConfig), Refusal> {
+        let (ask, model) = protocol.understand(self.provider, root, self.version)?;
+        files::check_named(self, root)?;
+        if let Product::Response(asked) = &ask.product {
+            stored::check_previous(self, asked)?;
         }
-        let model = model_of(self.provider, root, self.dialect)?;
-        let ask = match self.dialect {
-            Dialect::Messages => messages::read(root, self.version, model.tokens_max, false)?,
-            Dialect::Chat => chat::read(root)?,
-        };
         Ok((ask, model))
     }
 
@@ -167,6 +169,9 @@ impl Call<'_> {
         let reply = Reply::new(&wish, &mut random);
         let naming =
             Naming { model: &model.id, number: self.number, created_s: wall_ms() / 1000, input_tokens };
+        if let Product::Response(asked) = &ask.product {
+            stored::keep(self, &naming, asked, &reply, self.provider.config.latency.work_ms);
+        }
         let mut produced = 0;
         let mut sent = |tokens| {
             produced += tokens;
@@ -214,7 +219,8 @@ impl Call<'_> {
         if !pause(self.conn, first_ms.at(random.unit())).await {
             return (0, Ending::Left);
         }
-        let incident = fault.as_ref().and_then(|fault| Incident::of(fault, |kind| self.error_event(kind)));
+        let incident =
+            fault.as_ref().and_then(|fault| Incident::of(fault, |kind| self.error_event(&ask.product, kind)));
         if let Some(Incident { place: Place::BeforeHead, kind }) = &incident {
             match kind {
                 IncidentKind::Stall { for_ms } if pause(self.conn, *for_ms as f64).await => {}
@@ -226,9 +232,10 @@ impl Call<'_> {
             }
         }
         if ask.stream {
-            let events = match self.dialect {
-                Dialect::Messages => messages::events(naming, reply, ask.prompt.extra_event),
-                Dialect::Chat => chat::events(naming, reply, ask.include_usage),
+            let events = match &ask.product {
+                Product::Message => messages::events(naming, reply, ask.prompt.extra_event),
+                Product::Response(asked) => responses::events(naming, asked, reply),
+                _ => chat::events(naming, reply, ask.include_usage),
             };
             let head =
                 self.head(200, None, Some(levels), &[("content-type", "text/event-stream; charset=utf-8")]);
@@ -247,19 +254,17 @@ impl Call<'_> {
         if !pause(self.conn, body_ms).await {
             return (0, Ending::Left);
         }
-        let body = match self.dialect {
-            Dialect::Messages => messages::whole(naming, reply),
-            Dialect::Chat => chat::whole(naming, reply),
-        };
-        let head = self.head(200, Some(body.len()), Some(levels), &[("content-type", "application/json")]);
+        let (media_type, body) = protocol::whole(ask, naming, reply);
+        let head = self.head(200, Some(body.len()), Some(levels), &[("content-type", media_type)]);
         (200, Line::new(self.conn, head, incident, sent).whole(&body, reply.output_tokens).await)
     }
 
-    fn error_event(&self, error_type: &str) -> Vec<u8> {
+    fn error_event(&self, product: &Product, error_type: &str) -> Vec<u8> {
         let refusal = Refusal::of_type(error_type, self.dialect);
-        match self.dialect {
-            Dialect::Messages => messages::error_event(&refusal),
-            Dialect::Chat => chat::error_event(&refusal),
+        match product {
+            Product::Message => messages::error_event(&refusal),
+            Product::Response(_) => responses::error_event(&refusal),
+            _ => chat::error_event(&refusal),
         }
     }
 
@@ -308,6 +313,24 @@ impl Call<'_> {
     ) -> Vec<u8> {
         head(&self.identity(), status, length, levels, fields, self.keep_alive)
     }
+}
+
+/// The whole reply to a call that came with others, as JSON: beside all quotas.
+pub(crate) fn reply_to(call: &Call<'_>, protocol: Protocol, root: &Value) -> Result<Value, Refusal> {
+    let (ask, model) = call.understand(protocol, root)?;
+    if ask.stream {
+        return Err(Refusal::invalid("stream: a call of a batch cannot be a stream"));
+    }
+    let (config, text) = (&call.provider.config, root.to_string());
+    let mut random = Random::new(random::hash(config.seed, text.as_bytes()));
+    let unit = random.unit();
+    let input_tokens =
+        prompt::input_tokens(text.len(), root, config.bytes_per_token, config.token_spread, unit);
+    let reply = Reply::new(&call.wish(&ask, &mut random), &mut random);
+    let (number, created_s) = (call.provider.next_number(), wall_ms() / 1000);
+    let naming = Naming { model: &model.id, number, created_s, input_tokens };
+    let (_, body) = protocol::whole(&ask, &naming, &reply);
+    serde_json::from_slice(&body).map_err(|error| Refusal::new(500, "internal", error.to_string()))
 }
 
 /// The model that a request names.

@@ -104,7 +104,7 @@ fn tightest(levels: &Levels) -> Option<Level> {
 }
 
 /// A Unix time, rounded up to a second.
-fn rfc3339(unix_s: f64) -> String {
+pub(crate) fn rfc3339(unix_s: f64) -> String {
     let seconds = unix_s.ceil().clamp(0.0, 253_402_300_799.0) as i64;
     jiff::Timestamp::from_second(seconds)
         .map_or_else(|_| String::from("1970-01-01T00:00:00Z"), |at| at.to_string())

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
-use super::ask::{Ask, Choice, Events, Naming, array, is_true, quote, text, tools_to_call};
+use super::ask::{Ask, Choice, Events, Naming, Product, array, is_true, quote, text, tools_to_call};
 use super::prompt::Prompt;
 use super::refusal::{Dialect, Refusal};
 use super::reply::{Block, Reply, Stop, Thinking, Tool, is_signed};
@@ -60,6 +60,7 @@ pub(crate) fn read(
         tools,
         thinking: read_thinking(root)?,
         include_usage: true,
+        product: Product::Message,
     })
 }
 

@@ -2,7 +2,7 @@
 //! whether its
 //! quota has room. It never touches a socket.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, HashMap};
 
 use tidegate_ring::now_ns;
@@ -10,6 +10,7 @@ use tidegate_wire::head::RequestHead;
 
 use super::config::{KeyState, Limits, MockConfig, ModelConfig, OrganizationConfig};
 use super::journal::{Books, CallRecord, Ending, Journal, KeptRequest, OpenCall};
+use super::kept::Kept;
 use super::quota::{Levels, Need, NoRoom, Pool};
 use super::script::{Fault, Rule, Script, Subject};
 
@@ -20,6 +21,7 @@ pub(crate) struct Provider {
     /// Key to organization, by its place.
     keys: HashMap<String, usize>,
     state: RefCell<State>,
+    kept: RefCell<Kept>,
 }
 
 /// Which buckets: an organization, by its place, and a class of models.
@@ -61,7 +63,8 @@ impl Provider {
         script.add(config.script.clone(), 0.0);
         let books = Books::new(config.calls_kept, config.requests_kept, config.request_bytes_kept);
         let state = State { pools: HashMap::new(), key_states, script, books, numbers: 0 };
-        let provider = Provider { config, start_ns: now_ns(), keys, state: RefCell::new(state) };
+        let kept = RefCell::new(Kept::new(config.objects_kept, config.object_bytes_kept));
+        let provider = Provider { config, start_ns: now_ns(), keys, state: RefCell::new(state), kept };
         provider.fill_pools();
         provider
     }
@@ -170,6 +173,11 @@ impl Provider {
         }
     }
 
+    /// What outlives a call. To be let go of before anything else of the provider is asked.
+    pub(crate) fn kept_mut(&self) -> RefMut<'_, Kept> {
+        self.kept.borrow_mut()
+    }
+
     /// Keeps a request.
     pub(crate) fn keep(&self, head: &[u8], body: &[u8]) {
         let now_ms = self.now_ms();
@@ -206,8 +214,9 @@ impl Provider {
         self.state.borrow_mut().key_states.get_mut(key).map(|state| *state = to).is_some()
     }
 
-    /// Forgets books and script, and fills the buckets as at the start. The clock goes on.
+    /// Forgets books, script and whatever was kept, and fills the buckets as at the start. The clock goes on.
     pub(crate) fn reset(&self) {
+        self.kept_mut().clear();
         {
             let mut state = self.state.borrow_mut();
             state.books.clear();
@@ -240,8 +249,10 @@ impl Provider {
                     of_class(model.class(), limits);
                 }
             }
-            if let Some(limits) = organization.limits.get("count_tokens") {
-                of_class("count_tokens", limits);
+            for class in ["count_tokens", "files", "batches"] {
+                if let Some(limits) = organization.limits.get(class) {
+                    of_class(class, limits);
+                }
             }
         }
     }

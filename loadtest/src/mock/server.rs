@@ -16,10 +16,11 @@ use super::control;
 use super::generate::{After, Call, send_refusal};
 use super::headers::Identity;
 use super::journal::{CallRecord, Ending};
-use super::listing;
+use super::protocol::Protocol;
 use super::provider::{Caller, Provider};
 use super::refusal::{Dialect, Refusal};
 use super::script::{Fault, Subject};
+use super::{batches, files, listing, stored};
 
 const HEAD_LIMITS: HeadLimits = HeadLimits { head_bytes_max: 65_535, fields_max: 256 };
 /// How long a TLS handshake may take.
@@ -168,7 +169,7 @@ impl<'a> Connection<'a> {
             model: "",
             path,
             stream: false,
-            generates: dialect_of(path).is_some(),
+            generates: Protocol::of_path(path).is_some(),
         };
         self.provider.read_pace(&subject)
     }
@@ -230,9 +231,8 @@ impl<'a> Connection<'a> {
         let number = self.provider.next_number();
         let id = request_id(number);
         let caller = self.provider.caller(&self.head);
-        let anthropic = self.head.field("anthropic-version").is_some();
-        let (method, version) = (self.head.method(), self.version());
-        let dialect = dialect_of(path).unwrap_or(if anthropic { Dialect::Messages } else { Dialect::Chat });
+        let version = self.version();
+        let dialect = dialect_of(path, version.is_some());
         let (organization_at, organization) = match self.authorize(&caller, dialect) {
             Ok(holder) => holder,
             Err(refusal) => return self.refuse(&caller, dialect, &id, refusal).await,
@@ -241,7 +241,10 @@ impl<'a> Connection<'a> {
             provider: self.provider,
             conn: &self.conn,
             dialect,
+            method: self.head.method(),
             path,
+            query: self.head.query().unwrap_or_default(),
+            content_type: self.text_field("content-type").unwrap_or_default(),
             version,
             key: &caller.key,
             organization_at,
@@ -251,17 +254,44 @@ impl<'a> Connection<'a> {
             keep_alive: self.head.keep_alive(),
             body: &self.body,
         };
-        match (method, path) {
-            ("POST", _) if dialect_of(path).is_some() => call.serve().await,
-            ("POST", "/v1/messages/count_tokens") => listing::count_tokens(&call).await,
-            ("GET", "/v1/models") => listing::models(&call, self.head.query().unwrap_or_default()).await,
-            ("GET", _) if path.starts_with("/v1/models/") => listing::model(&call).await,
-            _ => self.refuse(&caller, dialect, &id, Refusal::unknown_path()).await,
+        match self.serve(&call).await {
+            Some(after) => after,
+            None => self.refuse(&caller, dialect, &id, Refusal::unknown_path()).await,
         }
     }
 
+    /// Hands a call to what serves its path, if anything does.
+    async fn serve(&self, call: &Call<'_>) -> Option<After> {
+        let (method, path) = (call.method, call.path);
+        if let Some(protocol) = Protocol::of_path(path)
+            && method == "POST"
+        {
+            return Some(call.serve(protocol).await);
+        }
+        let below =
+            |stem: &str| path.strip_prefix(stem).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        if let Some(rest) = below("/v1/files") {
+            return Some(files::serve(call, rest).await);
+        }
+        if let Some(rest) = below("/v1/messages/batches").or_else(|| below("/v1/batches")) {
+            return Some(batches::serve(call, rest).await);
+        }
+        Some(match (method, path) {
+            ("POST", "/v1/messages/count_tokens") => listing::count_tokens(call).await,
+            ("POST", "/v1/responses/input_tokens") => listing::input_tokens(call).await,
+            ("GET", "/v1/models") => listing::models(call).await,
+            ("GET", _) if path.starts_with("/v1/models/") => listing::model(call).await,
+            _ => stored::serve(call, path.strip_prefix("/v1/responses/")?).await,
+        })
+    }
+
     fn version(&self) -> Option<&str> {
-        self.head.field("anthropic-version").map(|value| std::str::from_utf8(value).unwrap_or_default())
+        self.text_field("anthropic-version")
+    }
+
+    /// A field as text; empty if it is none.
+    fn text_field(&self, name: &str) -> Option<&str> {
+        self.head.field(name).map(|value| std::str::from_utf8(value).unwrap_or_default())
     }
 
     /// Whether the caller may call.
@@ -271,8 +301,7 @@ impl<'a> Connection<'a> {
         dialect: Dialect,
     ) -> Result<(usize, &'a OrganizationConfig), Refusal> {
         let path = self.head.path();
-        let known = dialect_of(path).is_some() || path.starts_with("/v1/");
-        if !known {
+        if !path.starts_with("/v1/") {
             return Err(Refusal::unknown_path());
         }
         let presented = !caller.key.is_empty();
@@ -289,7 +318,7 @@ impl<'a> Connection<'a> {
         if workspace.is_some_and(|id| !organization.workspaces.iter().any(|known| known.as_bytes() == id)) {
             return Err(Refusal::forbidden());
         }
-        if dialect_of(path).is_none() {
+        if Protocol::of_path(path).is_none() {
             self.meet_elsewhere(caller, organization, dialect)?;
         }
         Ok((at, organization))
@@ -339,7 +368,7 @@ impl<'a> Connection<'a> {
             output_tokens: 0,
             ending: Ending::Complete,
         };
-        self.provider.enter_ended(record, dialect_of(path).is_some());
+        self.provider.enter_ended(record, Protocol::of_path(path).is_some());
         let identity = Identity { dialect, request_id: id, organization };
         let (keep_alive, head_method) = (self.head.keep_alive(), self.head.method() == "HEAD");
         match send_refusal(&self.conn, &identity, &refusal, None, keep_alive, head_method).await {
@@ -349,12 +378,12 @@ impl<'a> Connection<'a> {
     }
 }
 
-/// The protocol of a path that generates.
-fn dialect_of(path: &str) -> Option<Dialect> {
-    match path {
-        "/v1/messages" => Some(Dialect::Messages),
-        "/v1/chat/completions" => Some(Dialect::Chat),
-        _ => None,
+/// What is spoken: by the path, else by whether the request names a version.
+fn dialect_of(path: &str, has_version: bool) -> Dialect {
+    match Protocol::of_path(path) {
+        Some(protocol) => protocol.dialect(),
+        None if has_version || path.starts_with("/v1/messages/") => Dialect::Messages,
+        None => Dialect::Chat,
     }
 }
 

@@ -10,6 +10,8 @@ use tidegate_ring::{Conn, IoChoice, fresh_now_ns, select};
 
 use super::*;
 
+mod kept;
+
 /// One exchange on a connection of its own: head and everything behind it, and whether it ended by a reset.
 struct Seen {
     status: u16,
