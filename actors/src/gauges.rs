@@ -109,6 +109,8 @@ fn of_process(board: &Board, r: &mut Registry) {
     let owners = board.snapshot.load().owners.clone();
     r.register("objects", "Files and batches whose owner is known", whole(owners.count()));
     r.register("objects_max", "Files and batches whose owners can be known", whole(owners.capacity()));
+    let responses = board.snapshot.load().response_owners.clone();
+    r.register("responses_known", "Stored responses whose owner is known", whole(responses.count()));
     let refused = board.refused.load().is_some();
     r.register(
         "configuration_refused",

@@ -1,6 +1,6 @@
-//! Keeps the table of owners beyond the process: about once a second what changed is written to the state file, and
-//! batches that providers have forgotten are forgotten. Never on the path of a call: workers write the table,
-//! and it goes on whatever becomes of the file.
+//! Keeps the tables of owners beyond the process: about once a second what changed is written to the state file, and
+//! batches and responses that providers have forgotten are forgotten; of responses the oldest, too, where there are more
+//! than have a place. Never on the path of a call: workers write the tables, which go on whatever becomes of the file.
 
 mod file;
 
@@ -10,25 +10,27 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tidegate_core::Snapshot;
-use tidegate_core::limits::{BATCH_REMEMBERED, OWNERS_WRITE_INTERVAL};
+use tidegate_core::limits::{BATCH_REMEMBERED, OWNERS_WRITE_INTERVAL, RESPONSE_REMEMBERED};
 use tidegate_core::owner::{ObjectKind, ObjectMark, OwnerMark, OwnerTable};
 
 use crate::board::Board;
 use crate::clock;
-use file::{OwnerFile, Row};
+use file::{OwnerFile, Row, Shelf};
 
 pub use file::StateError;
 
 /// Turns between two looks for batches that are too old.
 const TURNS_PER_LOOK: u64 = 60;
 
-/// Fills the table of a snapshot from the state file, before the first call. Blocks.
+/// Fills the tables of a snapshot from the state file, before the first call; how many files and batches there are.
+/// Blocks.
 ///
 /// # Errors
 /// The file cannot be used as it is. Nothing may be served then: with an empty table everybody would lose what is
 /// theirs without a word.
 pub fn load_owners(path: &Path, snapshot: &Snapshot) -> Result<u64, StateError> {
-    let rows = OwnerFile::open(path)?.rows()?;
+    let mut file = OwnerFile::open(path)?;
+    let rows = file.rows(Shelf::Objects)?;
     let table = &*snapshot.owners;
     let count = rows.len() as u64;
     let too_many =
@@ -38,6 +40,13 @@ pub fn load_owners(path: &Path, snapshot: &Snapshot) -> Result<u64, StateError> 
     }
     for row in rows {
         table.insert(row.object, row.owner).map_err(|_| too_many())?;
+    }
+    let mut responses = file.rows(Shelf::Responses)?;
+    responses.sort_unstable_by_key(|row| std::cmp::Reverse(row.created_s));
+    let fitting = usize::try_from(snapshot.response_owners.capacity()).unwrap_or(usize::MAX);
+    for row in responses.iter().take(fitting) {
+        // What has no place is forgotten, as the oldest are.
+        let _ = snapshot.response_owners.insert(row.object, row.owner);
     }
     Ok(count)
 }
@@ -97,10 +106,11 @@ impl OwnersState {
     #[expect(clippy::disallowed_methods, reason = "one turn at a time, so one thread: the disk may block it")]
     async fn turn(&mut self) -> Result<(), ActorProcessingErr> {
         let Some(mut keeper) = self.keeper.take() else { return Ok(()) };
-        let table = self.board.snapshot.load().owners.clone();
+        let snapshot = self.board.snapshot.load();
+        let (objects, responses) = (snapshot.owners.clone(), snapshot.response_owners.clone());
         let now_s = clock::wall_ms() / 1_000;
         let turned = tokio::task::spawn_blocking(move || {
-            keeper.turn(&table, now_s);
+            keeper.turn([&objects, &responses], now_s);
             keeper
         });
         self.keeper = Some(turned.await?);
@@ -108,16 +118,22 @@ impl OwnersState {
     }
 }
 
-/// What is known to be written, and when it was first seen.
+/// Keeps both tables: of files and batches, and of stored responses.
 struct Keeper {
     path: Option<PathBuf>,
     file: Option<OwnerFile>,
-    known: HashMap<ObjectMark, Known, foldhash::fast::RandomState>,
-    /// The table's count of changes as of the last turn that wrote all of them.
-    changes: Option<u64>,
+    ledgers: [Ledger; 2],
     turns: u64,
     /// It was said that the file cannot be written.
     said: bool,
+}
+
+/// What is known to be written of one table, and when it was first seen.
+struct Ledger {
+    shelf: Shelf,
+    known: HashMap<ObjectMark, Known, foldhash::fast::RandomState>,
+    /// The table's count of changes as of the last turn that wrote all of them.
+    changes: Option<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -128,16 +144,19 @@ struct Known {
 
 impl Keeper {
     fn new(path: Option<PathBuf>) -> Keeper {
-        Keeper { path, file: None, known: HashMap::default(), changes: None, turns: 0, said: false }
+        Keeper { path, file: None, ledgers: Shelf::ALL.map(Ledger::new), turns: 0, said: false }
     }
 
-    /// Writes what changed. What cannot be written is tried again in the next turn.
-    fn turn(&mut self, table: &OwnerTable, now_s: u64) {
+    /// Writes what changed in the tables, which stand in the order of [`Shelf::ALL`]. What cannot be written is tried
+    /// again in the next turn.
+    fn turn(&mut self, tables: [&OwnerTable; 2], now_s: u64) {
         if self.turns.is_multiple_of(TURNS_PER_LOOK) {
-            self.forget_old(table, now_s);
+            for (ledger, table) in self.ledgers.iter().zip(tables) {
+                ledger.forget_old(table, now_s);
+            }
         }
         self.turns += 1;
-        match self.try_turn(table, now_s) {
+        match self.try_turn(tables, now_s) {
             Ok(()) => {
                 if std::mem::take(&mut self.said) {
                     tracing::info!("owners of files and batches are written down again");
@@ -146,7 +165,7 @@ impl Keeper {
             Err(error) => {
                 // Opened anew: the disk may be another one by then.
                 self.file = None;
-                self.changes = None;
+                self.ledgers.iter_mut().for_each(|it| it.changes = None);
                 if !std::mem::replace(&mut self.said, true) {
                     tracing::error!(%error, "owners of files and batches are not written down; tried again");
                 }
@@ -154,29 +173,50 @@ impl Keeper {
         }
     }
 
-    fn try_turn(&mut self, table: &OwnerTable, now_s: u64) -> Result<(), StateError> {
-        if let Some(path) = &self.path {
-            match &mut self.file {
-                None => {
-                    let mut file = OwnerFile::open(path)?;
-                    self.take_in(table, file.rows()?);
-                    self.file = Some(file);
-                }
-                // The process that this one takes over from, or that takes over, writes too.
-                Some(file) if file.changed_by_others()? => {
-                    let rows = file.rows()?;
-                    self.take_in(table, rows);
-                }
-                Some(_) => {}
+    fn try_turn(&mut self, tables: [&OwnerTable; 2], now_s: u64) -> Result<(), StateError> {
+        let reads = match (&mut self.file, &self.path) {
+            (None, Some(path)) => {
+                let mut file = OwnerFile::open(path)?;
+                file.changed_by_others()?;
+                self.file = Some(file);
+                true
             }
+            // The process that this one takes over from, or that takes over, writes too.
+            (Some(file), _) => file.changed_by_others()?,
+            (None, None) => false,
+        };
+        for (ledger, table) in self.ledgers.iter_mut().zip(tables) {
+            if let Some(file) = self.file.as_mut().filter(|_| reads) {
+                ledger.take_in(table, file.rows(ledger.shelf)?);
+            }
+            ledger.write(table, self.file.as_mut(), now_s)?;
         }
-        let changes = table.changes();
-        if self.changes == Some(changes) {
+        Ok(())
+    }
+}
+
+impl Ledger {
+    fn new(shelf: Shelf) -> Ledger {
+        Ledger { shelf, known: HashMap::default(), changes: None }
+    }
+
+    /// Writes what changed in the table.
+    fn write(
+        &mut self,
+        table: &OwnerTable,
+        file: Option<&mut OwnerFile>,
+        now_s: u64,
+    ) -> Result<(), StateError> {
+        if self.changes == Some(table.changes()) {
             return Ok(());
         }
+        if self.shelf == Shelf::Responses {
+            self.make_room(table);
+        }
+        let changes = table.changes();
         let (added, removed) = self.difference(table, now_s);
-        if let Some(file) = &mut self.file {
-            file.write(&added, &removed)?;
+        if let Some(file) = file {
+            file.write(self.shelf, &added, &removed)?;
         }
         for row in added {
             self.known.insert(row.object, Known { owner: row.owner, created_s: row.created_s });
@@ -219,11 +259,30 @@ impl Keeper {
     }
 
     fn forget_old(&self, table: &OwnerTable, now_s: u64) {
-        let age_s = BATCH_REMEMBERED.as_secs();
         for (object, known) in &self.known {
-            if object.kind() == ObjectKind::Batch && known.created_s.saturating_add(age_s) < now_s {
+            let age = match self.shelf {
+                Shelf::Objects if object.kind() == ObjectKind::File => continue,
+                Shelf::Objects => BATCH_REMEMBERED,
+                Shelf::Responses => RESPONSE_REMEMBERED,
+            };
+            if known.created_s.saturating_add(age.as_secs()) < now_s {
                 table.remove(*object);
             }
+        }
+    }
+
+    /// Forgets the oldest where there are more than are sure to have a place, and an eighth more, so that this is rare.
+    fn make_room(&self, table: &OwnerTable) {
+        let capacity = table.capacity();
+        if table.count() <= capacity {
+            return;
+        }
+        let mut oldest: Vec<(u64, ObjectMark)> =
+            self.known.iter().map(|(object, known)| (known.created_s, *object)).collect();
+        oldest.sort_unstable();
+        let surplus = table.count() - (capacity - capacity / 8);
+        for (_, object) in oldest.iter().take(usize::try_from(surplus).unwrap_or(usize::MAX)) {
+            table.remove(*object);
         }
     }
 }
@@ -244,10 +303,15 @@ mod tests {
         (object(ObjectKind::File, "f"), object(ObjectKind::Batch, "b"), OwnerMark::of(Some("a")))
     }
 
+    /// A table of files and batches beside one without responses.
+    fn with(table: &OwnerTable) -> [&OwnerTable; 2] {
+        [table, Box::leak(Box::new(OwnerTable::new(64)))]
+    }
+
     /// A table as the next process loads it.
     fn loaded(folder: &tempfile::TempDir) -> OwnerTable {
         let table = OwnerTable::new(64);
-        keeper(folder).turn(&table, 0);
+        keeper(folder).turn(with(&table), 0);
         table
     }
 
@@ -257,13 +321,13 @@ mod tests {
         let (file, batch, owner) = marks();
         let (table, mut keeper) = (OwnerTable::new(64), keeper(&folder));
         table.insert(file, owner).unwrap();
-        keeper.turn(&table, 100);
+        keeper.turn(with(&table), 100);
         table.insert(batch, owner).unwrap();
-        keeper.turn(&table, 101);
+        keeper.turn(with(&table), 101);
         let next = loaded(&folder);
         assert_eq!((next.owner_of(file), next.owner_of(batch), next.count()), (Some(owner), Some(owner), 2));
         table.remove(file);
-        keeper.turn(&table, 102);
+        keeper.turn(with(&table), 102);
         assert_eq!(loaded(&folder).owner_of(file), None);
     }
 
@@ -274,13 +338,13 @@ mod tests {
         let (one, mut of_one) = (OwnerTable::new(64), keeper(&folder));
         let (two, mut of_two) = (OwnerTable::new(64), keeper(&folder));
         one.insert(file, owner).unwrap();
-        of_one.turn(&one, 1);
-        of_two.turn(&two, 1);
+        of_one.turn(with(&one), 1);
+        of_two.turn(with(&two), 1);
         assert_eq!(two.owner_of(file), Some(owner));
         two.insert(batch, owner).unwrap();
         two.remove(file);
-        of_two.turn(&two, 2);
-        of_one.turn(&one, 2);
+        of_two.turn(with(&two), 2);
+        of_one.turn(with(&one), 2);
         assert_eq!((one.owner_of(file), one.owner_of(batch)), (None, Some(owner)));
     }
 
@@ -290,13 +354,13 @@ mod tests {
         let owner = OwnerMark::of(Some("a"));
         let (wide, mut of_wide) = (OwnerTable::new(64), keeper(&folder));
         (0..8).for_each(|it| wide.insert(object(ObjectKind::File, &format!("f{it}")), owner).unwrap());
-        of_wide.turn(&wide, 1);
+        of_wide.turn(with(&wide), 1);
         let (small, mut of_small) = (OwnerTable::new(2), keeper(&folder));
-        of_small.turn(&small, 2);
+        of_small.turn(with(&small), 2);
         let (gone, _) = small.entries().next().expect("as many as fit");
         small.remove(gone);
-        of_small.turn(&small, 3);
-        of_wide.turn(&wide, 3);
+        of_small.turn(with(&small), 3);
+        of_wide.turn(with(&wide), 3);
         assert_eq!((wide.count(), wide.owner_of(gone)), (7, None), "the deleted one, and no other");
     }
 
@@ -307,16 +371,44 @@ mod tests {
         let (table, mut first) = (OwnerTable::new(64), keeper(&folder));
         table.insert(file, owner).unwrap();
         table.insert(batch, owner).unwrap();
-        first.turn(&table, 1_000);
+        first.turn(with(&table), 1_000);
         let later = 1_000 + BATCH_REMEMBERED.as_secs();
         for (now_s, kept) in [(later, true), (later + 1, false)] {
             let (table, mut keeper) = (OwnerTable::new(64), keeper(&folder));
-            keeper.turn(&table, 0);
+            keeper.turn(with(&table), 0);
             keeper.turns = 0;
-            keeper.turn(&table, now_s);
+            keeper.turn(with(&table), now_s);
             assert_eq!(table.owner_of(batch).is_some(), kept, "{now_s}");
             assert_eq!(table.owner_of(file), Some(owner));
         }
+    }
+
+    #[test]
+    fn responses_are_kept_for_themselves_and_the_oldest_are_forgotten() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (objects, responses) = (OwnerTable::new(64), OwnerTable::new(64));
+        let (mut first, owner) = (keeper(&folder), OwnerMark::of(Some("a")));
+        let mark = |at: u64| ObjectMark::of_response("mock", &format!("resp_{at}"));
+        for at in 0..40 {
+            responses.insert(mark(at), owner).unwrap();
+            first.turn([&objects, &responses], at);
+        }
+        let there: Vec<u64> = (0..40).filter(|at| responses.owner_of(mark(*at)).is_some()).collect();
+        assert!(
+            there.len() <= 32
+                && there.iter().rev().eq((40 - there.len() as u64..40).rev().collect::<Vec<_>>().iter())
+        );
+        assert_eq!(objects.count(), 0);
+        let (objects, next) = (OwnerTable::new(64), OwnerTable::new(64));
+        let mut second = keeper(&folder);
+        second.turn([&objects, &next], 50);
+        assert_eq!(
+            (next.count(), next.owner_of(mark(39)), objects.count()),
+            (there.len() as u64, Some(owner), 0)
+        );
+        second.turns = 0;
+        second.turn([&objects, &next], 40 + RESPONSE_REMEMBERED.as_secs());
+        assert_eq!((next.count(), next.owner_of(mark(39))), (0, None));
     }
 
     #[test]
@@ -327,12 +419,14 @@ mod tests {
         let (file, _, owner) = marks();
         let table = OwnerTable::new(64);
         table.insert(file, owner).unwrap();
-        keeper.turn(&table, 1);
+        keeper.turn(with(&table), 1);
         assert!(keeper.said && table.owner_of(file) == Some(owner));
         std::fs::create_dir(&missing).expect("a folder");
-        keeper.turn(&table, 2);
+        keeper.turn(with(&table), 2);
         assert!(!keeper.said);
-        let rows = OwnerFile::open(&missing.join("state.db")).and_then(|mut it| it.rows()).expect("rows");
+        let rows = OwnerFile::open(&missing.join("state.db"))
+            .and_then(|mut it| it.rows(Shelf::Objects))
+            .expect("rows");
         assert_eq!(rows, [Row { object: file, owner, created_s: 2 }]);
     }
 }

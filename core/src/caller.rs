@@ -60,6 +60,8 @@ pub struct Presenter<'a> {
     /// When it came.
     pub now: Moment,
 }
+/// Bytes of an idempotency key that goes upstream.
+pub const IDEMPOTENCY_KEY_BYTES: usize = 41;
 
 /// The digest under which a virtual key is known. The key itself is kept nowhere.
 pub fn digest(key: &[u8]) -> [u8; 32] {
@@ -177,6 +179,24 @@ impl CallerTable {
 }
 
 impl Caller {
+    /// What goes upstream for an idempotency key that this caller chose: another one for each caller's name, always the
+    /// same for the same. Providers know accounts and no callers: of two who choose alike the second would be answered
+    /// with what the first one made.
+    pub fn own_idempotency_key(&self, chosen: &[u8]) -> [u8; IDEMPOTENCY_KEY_BYTES] {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"idempotency");
+        hasher.update(&(self.name.len() as u64).to_le_bytes());
+        hasher.update(self.name.as_bytes());
+        hasher.update(chosen);
+        let mut key = *b"tidegate-00000000000000000000000000000000";
+        for (two, byte) in key[9..].chunks_exact_mut(2).zip(hasher.finalize().as_bytes()) {
+            two[0] = HEX[usize::from(byte >> 4)];
+            two[1] = HEX[usize::from(byte & 15)];
+        }
+        key
+    }
+
     /// Whether it may ask for a model by this name: the name asked for, not the one a chain turns it into.
     pub fn may_use(&self, asked: &str) -> bool {
         match &self.models {

@@ -27,6 +27,10 @@ pub const FILES_NAMED_MAX: usize = 256;
 pub const OBJECTS_MAX: usize = 65_536;
 /// Objects that the configuration may ask for, at 32 bytes each.
 pub const OBJECTS_CEILING: usize = 16 * 1024 * 1024;
+/// Stored responses whose owners are known unless the configuration says otherwise. Beyond it the oldest are forgotten.
+pub const RESPONSES_MAX: usize = 65_536;
+/// How long a stored response is remembered: providers keep one for 30 days.
+pub const RESPONSE_REMEMBERED: Duration = Duration::from_secs(31 * 24 * 3600);
 /// Bytes of one page of a list of objects, which is held to be filtered.
 pub const OBJECT_LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Pages of a list that are looked through for one that holds something of the caller's.
@@ -266,7 +270,8 @@ const _: () = assert!(BODY_BYTES_MAX.is_multiple_of(BODY_STEP_BYTES));
 const _: () = assert!(MODEL_NAME_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(ACCESS_TRIES_MAX >= 2, "the first try and the last");
 const _: () = assert!(FORM_HELD_BYTES < BODY_BYTES_MAX && FORM_BYTES_MAX > BODY_BYTES_MAX as u64);
-const _: () = assert!(OBJECTS_MAX <= OBJECTS_CEILING && OBJECT_LIST_BYTES_MAX < BODY_BYTES_MAX);
+const _: () = assert!(OBJECTS_MAX <= OBJECTS_CEILING && RESPONSES_MAX <= OBJECTS_CEILING);
+const _: () = assert!(OBJECT_LIST_BYTES_MAX < BODY_BYTES_MAX);
 const _: () = assert!(PROVIDERS_MAX <= u16::MAX as usize);
 const _: () = assert!(KEYS_MAX <= u16::MAX as usize);
 const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < IDLE_TIMEOUT.as_secs());

@@ -1,4 +1,4 @@
-//! Whose a file or a batch is. A provider keeps such objects for an account and knows nothing of callers; this table
+//! Whose a file, a batch or a stored response is. A provider keeps such objects for an account and knows nothing of callers; this table
 //! knows them, so that one caller neither sees nor uses what another made.
 //!
 //! What is not in the table belongs to nobody, and nobody gets it: a lost entry denies, it never exposes. Identifiers
@@ -51,7 +51,12 @@ impl ObjectMark {
         ObjectMark(digest << 1 | u64::from(kind == ObjectKind::Batch))
     }
 
-    /// What it is.
+    /// The stored response that `provider` calls `id`; for a table of its own.
+    pub fn of_response(provider: &str, id: &str) -> ObjectMark {
+        ObjectMark(digest(&[b"response", provider.as_bytes(), id.as_bytes()]) << 1)
+    }
+
+    /// What it is, in the table of files and batches.
     pub fn kind(self) -> ObjectKind {
         if self.0 & 1 == 1 { ObjectKind::Batch } else { ObjectKind::File }
     }

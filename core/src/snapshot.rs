@@ -96,6 +96,10 @@ pub struct Snapshot {
     pub owners: Arc<OwnerTable>,
     /// The wrong keys of late, for all snapshots of the process.
     pub guesses: Arc<Guesses>,
+    /// Whose stored responses are, for all snapshots of the process.
+    pub response_owners: Arc<OwnerTable>,
+    /// A stored response whose owner is not known may be named by any caller who has its id.
+    pub unknown_responses: bool,
 }
 
 /// An upstream: one origin spoken to in one dialect.

@@ -11,6 +11,8 @@ use zeroize::Zeroize;
 
 /// Longest field name that is looked up in a list; a longer one is in none.
 const NAME_BYTES_MAX: usize = 64;
+/// The field by which a provider knows a repeated request.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// A request's fields as the dialects read them.
 pub(crate) struct RequestFields<'a>(pub(crate) &'a RequestHead);
@@ -45,6 +47,8 @@ pub(crate) struct RequestParts<'a> {
     pub(crate) provider: &'a Provider,
     /// `None`: the caller's own credential goes upstream, as it came.
     pub(crate) key: Option<&'a Key>,
+    /// Who calls; `None` where nobody is told from another.
+    pub(crate) caller: Option<&'a Caller>,
     pub(crate) operation: &'a Operation<'a>,
     pub(crate) head: &'a RequestHead,
     /// What stands behind the question mark.
@@ -77,8 +81,12 @@ pub(crate) fn write_request(
         written?;
     }
     for (name, value) in parts.head.fields() {
-        if goes_upstream(parts, name) {
-            writer.field(name, value)?;
+        if !goes_upstream(parts, name) {
+            continue;
+        }
+        match parts.caller.filter(|_| parts.key.is_some() && name.eq_ignore_ascii_case(IDEMPOTENCY_KEY)) {
+            Some(caller) => writer.field(name, &caller.own_idempotency_key(value))?,
+            None => writer.field(name, value)?,
         }
     }
     if let Some((name, value)) = parts.dialect.version_field()

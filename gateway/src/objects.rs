@@ -1,4 +1,4 @@
-//! Files and batches: whose they are. A provider keeps them for an account and knows no callers, so each call that
+//! Files, batches and stored responses: whose they are. A provider keeps them for an account and knows no callers, so each call that
 //! names one is let through only where the table of owners says that it is the caller's; whatever else there is looks
 //! as if it were not there. Decides who may name what; how replies are changed for it is `attempts::owned`.
 
@@ -9,6 +9,7 @@ use tidegate_core::fault::{Fault, FaultKind};
 use tidegate_core::owner::{ObjectKind, ObjectMark, OwnerMark, OwnerTable};
 use tidegate_core::quota::Need;
 use tidegate_core::route::{Plan, State, plan_of_state};
+use tidegate_core::snapshot::ProviderId;
 use tidegate_core::usage::Estimate;
 use tidegate_core::{Snapshot, limits};
 use tidegate_providers::{
@@ -29,6 +30,9 @@ use crate::worker::Worker;
 #[derive(Clone, Copy)]
 pub(crate) struct Ownership<'a> {
     table: &'a OwnerTable,
+    responses: &'a OwnerTable,
+    /// A response whose owner is not known may be named.
+    unknown_responses: bool,
     provider: &'a str,
     /// `None`: nobody is kept from anything. There are no virtual keys, or the account is the caller's own.
     owner: Option<OwnerMark>,
@@ -38,10 +42,43 @@ impl<'a> Ownership<'a> {
     /// Of `caller`, at the account that `plan` leads to.
     pub(crate) fn of(snapshot: &'a Snapshot, plan: &Plan, caller: Option<&Caller>) -> Ownership<'a> {
         let apart = caller.filter(|_| !plan.is_with_own_credential());
+        Ownership::at(snapshot, plan.targets()[0].provider, apart)
+    }
+
+    /// Of `caller`, at this provider's state account; of nobody who is told from others, if `None`.
+    pub(crate) fn at(snapshot: &'a Snapshot, provider: ProviderId, caller: Option<&Caller>) -> Ownership<'a> {
         Ownership {
             table: &snapshot.owners,
-            provider: &snapshot.provider(plan.targets()[0].provider).name,
-            owner: apart.map(|it| OwnerMark::of(Some(&it.name))),
+            responses: &snapshot.response_owners,
+            unknown_responses: snapshot.unknown_responses,
+            provider: &snapshot.provider(provider).name,
+            owner: caller.map(|it| OwnerMark::of(Some(&it.name))),
+        }
+    }
+
+    /// Whether the caller may name this stored response.
+    fn may_continue(&self, id: &str) -> bool {
+        let Some(owner) = self.owner else { return true };
+        let known = self.responses.owner_of(ObjectMark::of_response(self.provider, id));
+        known.map_or(self.unknown_responses, |it| it == owner)
+    }
+
+    /// The caller made this response, which may be stored. Where there is no room its owner stays unknown: it is the
+    /// control plane that forgets the oldest.
+    pub(crate) fn made_response(&self, id: &str) {
+        let mark = ObjectMark::of_response(self.provider, id);
+        if let Some(owner) = self.owner
+            && self.responses.owner_of(mark).is_none()
+            && self.responses.insert(mark, owner).is_err()
+        {
+            tracing::warn!(provider = self.provider, "no room to note the owner of a response");
+        }
+    }
+
+    /// The response is gone.
+    pub(crate) fn deleted_response(&self, id: &str) {
+        if self.owner.is_some() {
+            self.responses.remove(ObjectMark::of_response(self.provider, id));
         }
     }
 
@@ -85,8 +122,25 @@ impl<'a> Ownership<'a> {
     }
 }
 
-/// Refuses a call that names a file which its caller does not own.
-pub(crate) fn not_owned(ownership: &Ownership<'_>, skim: &Skim<'_>) -> Result<(), Stop> {
+/// Whether a call names what has an owner, beside those that are about files and batches alone.
+pub(crate) fn names_owned(operation: &Operation<'_>, skim: &Skim<'_>) -> bool {
+    operation.kind == OperationKind::Object || !skim.files.is_empty() || skim.previous_response.is_some()
+}
+
+/// Refuses a call that names a file or a stored response which its caller does not own.
+pub(crate) fn not_owned(
+    ownership: &Ownership<'_>,
+    operation: &Operation<'_>,
+    skim: &Skim<'_>,
+) -> Result<(), Stop> {
+    if operation.kind == OperationKind::Object && !ownership.may_continue(&operation.id) {
+        return Err(no_such(&operation.id));
+    }
+    if let Some(id) = skim.previous_response.map(|it| it.decoded())
+        && !ownership.may_continue(&id)
+    {
+        return Err(no_such(&id));
+    }
     for id in skim.files.iter().map(|it| it.decoded()) {
         if !ownership.may(ObjectKind::File, &id) {
             return Err(no_such(&id));
@@ -123,6 +177,7 @@ impl ObjectCheck<'_> {
         let mut may = |asked: Asked<'_>| match asked {
             Asked::Endpoint(path) => may_call(dialect, caller, path),
             Asked::File(id) => ownership.may(ObjectKind::File, id),
+            Asked::Response(id) => ownership.may_continue(id),
             Asked::Model(name) => {
                 caller.is_none_or(|it| it.may_use(name))
                     && (!snapshot.models_only || snapshot.model_named(name).is_some())
@@ -148,7 +203,7 @@ fn fault_of(refusal: BodyRefusal) -> (Fault, Option<String>) {
     let kind = match refusal.kind {
         RefusalKind::Malformed => FaultKind::MalformedBody,
         RefusalKind::Endpoint => FaultKind::OperationNotAllowed,
-        RefusalKind::File => FaultKind::NoSuchObject,
+        RefusalKind::File | RefusalKind::Response => FaultKind::NoSuchObject,
         RefusalKind::Model => FaultKind::NoSuchModel,
     };
     (Fault::never(kind), Some(refusal.text))

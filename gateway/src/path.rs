@@ -237,8 +237,8 @@ fn admit(
         let ask = Ask { model: asked, dialect: dialect.id, caller: record.caller, state, own_credential };
         plan_targets(snapshot, &ask).map_err(|fault| Stop::Fault(fault, Some(asked.to_owned())))?
     };
-    if !skim.files.is_empty() {
-        objects::not_owned(&Ownership::of(snapshot, &plan, caller), skim)?;
+    if objects::names_owned(operation, skim) {
+        objects::not_owned(&Ownership::of(snapshot, &plan, caller), operation, skim)?;
     }
     // The bytes of files say nothing about tokens.
     let text_bytes = if operation.kind == OperationKind::Form { 0 } else { body.len() as u64 };

@@ -94,6 +94,12 @@ impl Dialect {
         reading::text(reading::member(body, "id")?).filter(|it| !it.is_empty())
     }
 
+    /// The id of the response that a stream is about, from its beginning: as much of it as was held. What follows the id
+    /// there may be cut.
+    pub fn response_id<'b>(&self, opening: &'b [u8]) -> Option<Cow<'b, str>> {
+        self.object_id(opening.get(self.usage_object(opening)?..)?)
+    }
+
     /// Calls `each` with the id of every file that the described batch has made.
     pub fn linked_files(&self, object: &[u8], each: &mut dyn FnMut(&str)) {
         for name in self.objects.linked_files {
@@ -161,6 +167,22 @@ mod tests {
         assert_eq!(told(r#"{"results_url":"https://elsewhere/","n":1}"#), r#"{"results_url":null,"n":1}"#);
         for same in [r#"{"results_url": null, "n":1}"#, r#"{ "id":"b1" }"#, "no object"] {
             assert_eq!(told(same), same);
+        }
+    }
+
+    #[test]
+    fn the_id_of_a_streamed_response_is_read_from_its_beginning() {
+        let id = |text: &str| openai::DIALECT.response_id(text.as_bytes()).map(|it| it.into_owned());
+        let created = "event: response.created\ndata: {\"type\":\"response.created\",\"sequence_number\":0,\
+                       \"response\":{\"object\":\"response\",\"id\":\"resp_1\",\"instructions\":\"";
+        for rest in
+            ["", "a", "a\"}}\n\nevent: response.in_progress\ndata: {\"response\":{\"id\":\"resp_2\"}}\n\n"]
+        {
+            assert_eq!(id(&format!("{created}{rest}")).as_deref(), Some("resp_1"), "{rest}");
+        }
+        for none in ["", ": comment\n\n", "data: {\"type\":\"response.created\",\"response\":{\"id\":7}}\n\n"]
+        {
+            assert_eq!(id(none), None, "{none}");
         }
     }
 

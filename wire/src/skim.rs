@@ -172,6 +172,8 @@ pub struct Skim<'a> {
     pub prefix: Option<Range<usize>>,
     /// What ties the call to one account.
     pub pins: Pins,
+    /// `previous_response_id`, if it is a string.
+    pub previous_response: Option<JsonStr<'a>>,
     /// The files that it names: each `file_id` string and each element of a `file_ids` array, at any depth.
     pub files: Vec<JsonStr<'a>>,
     /// `store`, if it is a boolean.

@@ -88,6 +88,8 @@ pub(super) fn check(
         forward_headers: check.forward_headers(&raw.forward_headers),
         ingress: check.ingress(raw),
         objects_max: check.objects_max(&raw.state),
+        responses_max: check.responses_max(&raw.state),
+        unknown_responses: state::unknown_responses(&raw.state),
     };
     let shelter = Shelter {
         open: raw.virtual_keys.value().is_none_or(Vec::is_empty),

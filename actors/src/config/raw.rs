@@ -142,6 +142,22 @@ pub(super) struct RawState {
     pub(super) file: Field<String>,
     /// Files and batches whose owners can be known; 32 bytes of memory each. Beyond it nothing more is made.
     pub(super) objects_max: Field<u64>,
+    /// Stored responses whose owners can be known; 32 bytes of memory each. Beyond it the oldest are forgotten.
+    pub(super) responses_max: Field<u64>,
+    /// What becomes of a call that names a stored response whose owner is not known: one that was made before a restart
+    /// without `file`, through another gateway, or so long ago that it was forgotten. `refuse` beside `file`, else
+    /// `allow`.
+    pub(super) unknown_responses: Field<RawUnknown>,
+}
+
+/// What becomes of what nobody is known to own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawUnknown {
+    /// It may be named by whoever has its id.
+    Allow,
+    /// It looks as if it were not there.
+    Refuse,
 }
 
 /// The I/O driver.

@@ -49,7 +49,7 @@ virtual_keys:
 models_only: true
 expose_routing: true
 decompress: false
-state: { file: owners.db, objects_max: 1000 }
+state: { file: owners.db, objects_max: 1000, responses_max: 2000 }
 forward_headers: [X-Request-Source]
 log: { level: warn, format: json }
 access_log: { to: stdout }
@@ -137,7 +137,7 @@ fn the_example_of_the_design_is_good() {
     assert_eq!(draft.callers[1].operations, Families::GENERATION);
     assert_eq!((first.state_account.as_deref(), eu.state_account.as_deref()), (None, Some("eu-1")));
     assert_eq!(draft.forward_headers, ["x-request-source"]);
-    assert_eq!(draft.objects_max, 1_000);
+    assert_eq!((draft.objects_max, draft.responses_max, draft.unknown_responses), (1_000, 2_000, false));
     assert_eq!(checked.settings.state_file.as_deref(), Some(Path::new("owners.db")));
     assert!(draft.models_only && draft.expose_routing && !draft.decompress && draft.access_log);
     let access = Some(AccessSink::Stdout);
@@ -160,6 +160,11 @@ fn owners_that_nobody_writes_down_are_warned_of() {
         complaints(&text("chat", "state: { objects_max: 0 }\n")),
         ["3:23 error objects_max must be from 1 to 16777216"]
     );
+    assert_eq!(
+        complaints(&text("chat", "state: { responses_max: 99000000 }\n")),
+        ["3:25 error responses_max must be from 1 to 16777216"]
+    );
+    assert_eq!(complaints(&text("chat", "state: { unknown_responses: refuse }\n")), [""; 0]);
 }
 
 #[test]
@@ -559,6 +564,8 @@ fn the_schema_names_every_field() {
         "state",
         "file",
         "objects_max",
+        "responses_max",
+        "unknown_responses",
     ] {
         assert!(text.contains(&format!("\"{field}\":")), "{field}");
     }

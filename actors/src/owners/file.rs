@@ -1,4 +1,5 @@
-//! The state file: one small SQLite database with a row for each object whose owner is known. Holds digests only.
+//! The state file: one small SQLite database with a row for each object, and each stored response, whose owner is
+//! known. Holds digests only.
 //! Decides what is a state file and what is not; a damaged one is never taken for an empty one.
 
 use std::path::{Path, PathBuf};
@@ -62,6 +63,26 @@ pub(super) struct Row {
     pub(super) created_s: u64,
 }
 
+/// A table of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shelf {
+    /// Files and batches.
+    Objects,
+    /// Stored responses.
+    Responses,
+}
+
+impl Shelf {
+    pub(super) const ALL: [Shelf; 2] = [Shelf::Objects, Shelf::Responses];
+
+    fn table(self) -> &'static str {
+        match self {
+            Shelf::Objects => "owner",
+            Shelf::Responses => "response_owner",
+        }
+    }
+}
+
 /// The open file.
 pub(super) struct OwnerFile {
     path: PathBuf,
@@ -84,24 +105,32 @@ impl OwnerFile {
         Ok(file)
     }
 
-    /// All rows.
-    pub(super) fn rows(&mut self) -> Result<Vec<Row>, StateError> {
-        self.others = self.others_now()?;
-        self.read_rows().map_err(|error| self.error(error))
+    /// All rows of a table.
+    pub(super) fn rows(&mut self, shelf: Shelf) -> Result<Vec<Row>, StateError> {
+        self.read_rows(shelf).map_err(|error| self.error(error))
     }
 
-    /// Whether another process wrote since the rows were read.
-    pub(super) fn changed_by_others(&self) -> Result<bool, StateError> {
-        Ok(self.others_now()? != self.others)
+    /// Whether another process wrote since this was asked for the last time. Ask before reading: what is written in
+    /// between is then read twice, and not missed.
+    pub(super) fn changed_by_others(&mut self) -> Result<bool, StateError> {
+        let now = self.others_now()?;
+        Ok(std::mem::replace(&mut self.others, now) != now)
     }
 
     /// Adds and removes rows in one transaction.
-    pub(super) fn write(&mut self, added: &[Row], removed: &[ObjectMark]) -> Result<(), StateError> {
+    pub(super) fn write(
+        &mut self,
+        shelf: Shelf,
+        added: &[Row],
+        removed: &[ObjectMark],
+    ) -> Result<(), StateError> {
+        let table = shelf.table();
         let mut write = || -> rusqlite::Result<()> {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             {
-                let mut insert = transaction
-                    .prepare("INSERT OR REPLACE INTO owner (object, owner, created_s) VALUES (?1, ?2, ?3)")?;
+                let mut insert = transaction.prepare(&format!(
+                    "INSERT OR REPLACE INTO {table} (object, owner, created_s) VALUES (?1, ?2, ?3)"
+                ))?;
                 for row in added {
                     let created_s = i64::try_from(row.created_s).unwrap_or(i64::MAX);
                     insert.execute((
@@ -110,7 +139,7 @@ impl OwnerFile {
                         created_s,
                     ))?;
                 }
-                let mut delete = transaction.prepare("DELETE FROM owner WHERE object = ?1")?;
+                let mut delete = transaction.prepare(&format!("DELETE FROM {table} WHERE object = ?1"))?;
                 for object in removed {
                     delete.execute([object.bits().cast_signed()])?;
                 }
@@ -125,11 +154,7 @@ impl OwnerFile {
     fn prepare(&mut self) -> Result<(), StateError> {
         let parts: i64 = self.ask("SELECT count(*) FROM sqlite_schema")?;
         if parts == 0 {
-            let form = format!(
-                "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};
-                 CREATE TABLE IF NOT EXISTS owner (object INTEGER PRIMARY KEY, owner INTEGER NOT NULL,
-                 created_s INTEGER NOT NULL) STRICT;"
-            );
+            let form = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};");
             self.connection.execute_batch(&form).map_err(|error| self.error(error))?;
         }
         let (application, version): (i32, i32) =
@@ -142,12 +167,19 @@ impl OwnerFile {
             return Err(StateError::Damaged { path: self.path.clone(), reason: verdict });
         }
         // A crash of the host may lose the last second, never the file.
-        let mode = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;";
-        self.connection.execute_batch(mode).map_err(|error| self.error(error))
+        let mut form = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;".to_owned();
+        for table in Shelf::ALL.map(Shelf::table) {
+            form.push_str(&format!(
+                "CREATE TABLE IF NOT EXISTS {table} (object INTEGER PRIMARY KEY, owner INTEGER NOT NULL,
+                 created_s INTEGER NOT NULL) STRICT;"
+            ));
+        }
+        self.connection.execute_batch(&form).map_err(|error| self.error(error))
     }
 
-    fn read_rows(&self) -> rusqlite::Result<Vec<Row>> {
-        let mut all = self.connection.prepare("SELECT object, owner, created_s FROM owner")?;
+    fn read_rows(&self, shelf: Shelf) -> rusqlite::Result<Vec<Row>> {
+        let question = format!("SELECT object, owner, created_s FROM {}", shelf.table());
+        let mut all = self.connection.prepare(&question)?;
         let rows = all.query_map((), |row| {
             let (object, owner, created_s): (i64, i64, i64) = row.try_into()?;
             Ok(Row {
@@ -184,7 +216,7 @@ mod tests {
     use super::*;
 
     fn refusal(path: &Path) -> String {
-        OwnerFile::open(path).and_then(|mut it| it.rows()).expect_err("a refusal").to_string()
+        OwnerFile::open(path).and_then(|mut it| it.rows(Shelf::Objects)).expect_err("a refusal").to_string()
     }
 
     #[test]
@@ -214,8 +246,8 @@ mod tests {
                     created_s: at,
                 })
                 .collect();
-            file.write(&rows, &[]).expect("written");
-            assert_eq!(file.rows().expect("rows").len(), 2_000);
+            file.write(Shelf::Objects, &rows, &[]).expect("written");
+            assert_eq!(file.rows(Shelf::Objects).expect("rows").len(), 2_000);
         }
         let mut bytes = std::fs::read(&path).expect("bytes");
         let middle = bytes.len() / 2;

@@ -38,6 +38,11 @@ impl Snapshot {
             owners: previous
                 .map_or_else(|| Arc::new(OwnerTable::new(2 * draft.objects_max)), |it| it.owners.clone()),
             guesses: previous.map_or_else(Default::default, |it| it.guesses.clone()),
+            response_owners: previous.map_or_else(
+                || Arc::new(OwnerTable::new(2 * draft.responses_max)),
+                |it| it.response_owners.clone(),
+            ),
+            unknown_responses: draft.unknown_responses,
         };
         for provider in draft.providers {
             snapshot.add_provider(provider, &draft.models, previous, now);

@@ -31,6 +31,10 @@ pub struct Draft {
     pub ingress: Ingress,
     /// Files and batches whose owners can be known; what the first snapshot says holds for the whole process.
     pub objects_max: usize,
+    /// Stored responses whose owners can be known; what the first snapshot says holds for the whole process.
+    pub responses_max: usize,
+    /// A stored response whose owner is not known may be named by any caller who has its id.
+    pub unknown_responses: bool,
 }
 
 /// One upstream.

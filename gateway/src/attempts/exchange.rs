@@ -117,6 +117,7 @@ impl Serving<'_, '_> {
             dialect: self.call.dialect,
             provider: snapshot.provider(exchange.provider),
             key: (!self.with_own_credential(exchange)).then(|| snapshot.key(exchange.key)),
+            caller: self.call.caller,
             operation: self.call.operation,
             head: self.call.head,
             query: self.call.query,

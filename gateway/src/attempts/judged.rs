@@ -116,6 +116,7 @@ impl Serving<'_, '_> {
                 self.exchange = None;
                 return Ok(Tried::Refused(Fault::never(FaultKind::NoSuchObject), None));
             }
+            self.note_response(&held);
             let sent = self.send_good(line, reply, head, &held, collected).await;
             self.buffers.held = held;
             return sent.map(|()| Tried::Answered);

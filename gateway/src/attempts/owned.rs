@@ -1,6 +1,7 @@
-//! What replies about files and batches say of their owners, and how lists are cut to what is the caller's. The object
+//! What replies about files, batches and stored responses say of their owners, and how lists are cut to what is the caller's. The object
 //! is the caller's before the caller hears of it; a reply that cannot be read is not shown.
 
+use tidegate_core::Family;
 use tidegate_core::attempt::Exchange;
 use tidegate_core::fault::{Fault, FaultKind};
 use tidegate_core::limits;
@@ -10,7 +11,7 @@ use tidegate_wire::head::ResponseHead;
 
 use super::{Serving, Tried};
 use crate::body::BodyLease;
-use crate::objects::ObjectCall;
+use crate::objects::{ObjectCall, Ownership};
 use crate::relay::{Collected, Interrupted, Line};
 use crate::upstream::{Data, Reply};
 
@@ -46,6 +47,41 @@ impl Serving<'_, '_> {
             *held = told;
         }
         true
+    }
+
+    /// What is the caller's of the responses that the provider of the running try keeps; `None` where the call leaves
+    /// none there, or nobody is told from another. Elsewhere than at the state account nobody can find it again.
+    fn responses(&self) -> Option<Ownership<'_>> {
+        let (operation, exchange) = (self.call.operation, self.exchange.as_ref()?);
+        let snapshot = &*self.published.snapshot;
+        let caller = self.call.caller.filter(|_| !snapshot.account(exchange.account).of_callers)?;
+        let keeps = snapshot.provider(exchange.provider).state_account.id() == Some(exchange.account);
+        let is_response = matches!(operation.family, Family::Responses | Family::StoredResponses);
+        let stores = operation.kind == OperationKind::Object || self.call.skim.store != Some(false);
+        (keeps && is_response && stores).then(|| Ownership::at(snapshot, exchange.provider, Some(caller)))
+    }
+
+    /// Notes whose the response in a good whole reply is, or that it is gone.
+    pub(super) fn note_response(&self, held: &[u8]) {
+        let Some(ownership) = self.responses() else { return };
+        let operation = self.call.operation;
+        if operation.kind == OperationKind::Generate {
+            if let Some(id) = self.call.dialect.object_id(held) {
+                ownership.made_response(&id);
+            }
+        } else if self.call.head.method() == "DELETE" {
+            ownership.deleted_response(&operation.id);
+        }
+    }
+
+    /// Notes whose the response is that a stream is about, before the caller hears of it.
+    pub(crate) fn note_streamed_response(&self, opening: &[u8]) {
+        if self.call.operation.kind == OperationKind::Generate
+            && let Some(ownership) = self.responses()
+            && let Some(id) = self.call.dialect.response_id(opening)
+        {
+            ownership.made_response(&id);
+        }
     }
 
     /// Files that a batch has made are its owner's.

@@ -120,6 +120,7 @@ async fn send(
         serving.write_stream_head(line, head);
     }
     if line.committed() != Committed::Content {
+        serving.note_streamed_response(tap.ready());
         serving.content_began(head.status());
     }
     line.commit_content();

@@ -53,6 +53,7 @@ pub(crate) enum What {
     Endpoint,
     File,
     Model,
+    Response,
 }
 
 /// What a body asks for.
@@ -64,6 +65,8 @@ pub enum Asked<'a> {
     File(&'a str),
     /// A model.
     Model(&'a str),
+    /// A stored response by its id.
+    Response(&'a str),
 }
 
 /// Why a body must not go on.
@@ -77,6 +80,8 @@ pub enum RefusalKind {
     File,
     /// It names a model that may not be had.
     Model,
+    /// It names a stored response that may not be had.
+    Response,
 }
 
 /// A body that must not go on.
@@ -223,6 +228,7 @@ impl Items {
             What::Endpoint => (Asked::Endpoint(text), RefusalKind::Endpoint),
             What::File => (Asked::File(text), RefusalKind::File),
             What::Model => (Asked::Model(text), RefusalKind::Model),
+            What::Response => (Asked::Response(text), RefusalKind::Response),
         };
         if what == What::File {
             self.files += 1;
@@ -242,6 +248,7 @@ impl Items {
                 What::Endpoint => "endpoint",
                 What::File => "file",
                 What::Model => "model",
+                What::Response => "response",
             };
             return Err(malformed(format!("{} names no {missing}", self.place())));
         }

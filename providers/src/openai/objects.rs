@@ -3,12 +3,13 @@
 
 use crate::objects::{BodyForm, ListRules, Look, ObjectRules, Place, Shape, What};
 
-const LINE_NAMES: &[&str] = &["body", "model", "url", "file_id", "file_ids"];
+const LINE_NAMES: &[&str] = &["body", "model", "url", "file_id", "file_ids", "previous_response_id"];
 const BODY: u8 = 0;
 const MODEL: u8 = 1;
 const URL: u8 = 2;
 const FILE_ID: u8 = 3;
 const FILE_IDS: u8 = 4;
+const PREVIOUS_RESPONSE: u8 = 5;
 
 /// A line of a file that a batch is made of.
 const LINE: Shape = Shape {
@@ -18,6 +19,7 @@ const LINE: Shape = Shape {
         Look { place: Place::At(&[URL]), what: What::Endpoint },
         Look { place: Place::Under(FILE_ID), what: What::File },
         Look { place: Place::Under(FILE_IDS), what: What::File },
+        Look { place: Place::At(&[BODY, PREVIOUS_RESPONSE]), what: What::Response },
     ],
     item: &[],
     needs: &[What::Model, What::Endpoint],

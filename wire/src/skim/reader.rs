@@ -146,7 +146,7 @@ impl<'a> Reader<'a> {
             Wanted::Background if self.scanner.peek() == Some(b't') => self.pin(Pins::BACKGROUND)?,
             Wanted::Container => self.pin(Pins::CONTAINER)?,
             Wanted::Thread => self.pin(Pins::THREAD)?,
-            Wanted::PreviousResponseId => self.pin(Pins::PREVIOUS_RESPONSE)?,
+            Wanted::PreviousResponseId => self.take_previous_response()?,
             Wanted::Conversation => self.pin(Pins::CONVERSATION)?,
             Wanted::Background | Wanted::UserId | Wanted::IncludeUsage => {
                 self.any_value(1)?;
@@ -255,6 +255,15 @@ impl<'a> Reader<'a> {
         if self.skim.store == Some(true) {
             self.skim.pins.add(Pins::STORE);
         }
+        Ok(())
+    }
+
+    fn take_previous_response(&mut self) -> Result<(), SkimError> {
+        if self.scanner.peek() != Some(b'"') {
+            return self.pin(Pins::PREVIOUS_RESPONSE);
+        }
+        self.skim.previous_response = self.any_string()?;
+        self.skim.pins.add(Pins::PREVIOUS_RESPONSE);
         Ok(())
     }
 

@@ -204,6 +204,10 @@ fn calls_with_state_at_an_account_are_pinned() {
     assert_eq!(pins(r#"{"thread":{"type":"create"}}"#), Pins::THREAD);
     assert_eq!(pins(r#"{"store":true}"#), Pins::STORE);
     assert_eq!(pins(r#"{"previous_response_id":"r"}"#), Pins::PREVIOUS_RESPONSE);
+    let previous = |text: &str| read(text).previous_response.map(|it| it.decoded().into_owned());
+    assert_eq!(previous(r#"{"previous_response_id":"resp_\u0031"}"#).as_deref(), Some("resp_1"));
+    assert_eq!(previous(r#"{"previous_response_id":null,"a":{"previous_response_id":"r"}}"#), None);
+    assert_eq!(pins(r#"{"previous_response_id":7}"#), Pins::PREVIOUS_RESPONSE);
     assert_eq!(pins(r#"{"conversation":"c"}"#), Pins::CONVERSATION);
     assert_eq!(pins(r#"{"background":true}"#), Pins::BACKGROUND);
     for text in [

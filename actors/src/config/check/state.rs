@@ -3,23 +3,40 @@
 use std::path::PathBuf;
 
 use tidegate_core::Family;
-use tidegate_core::limits::{OBJECTS_CEILING, OBJECTS_MAX};
+use tidegate_core::limits::{OBJECTS_CEILING, OBJECTS_MAX, RESPONSES_MAX};
 
 use super::Check;
 use crate::config::field::Field;
-use crate::config::raw::{RawConfig, RawState};
+use crate::config::raw::{RawConfig, RawState, RawUnknown};
+
+/// Whether a stored response whose owner is not known may be named. Without a file nothing is known after a start, and
+/// whoever continues what was made before would be refused.
+pub(super) fn unknown_responses(field: &Field<RawState>) -> bool {
+    let state = field.value();
+    match state.and_then(|it| it.unknown_responses.value()) {
+        Some(stated) => *stated == RawUnknown::Allow,
+        None => state.is_none_or(|it| it.file.is_absent()),
+    }
+}
 
 impl Check<'_> {
     /// Files and batches whose owners can be known.
     pub(super) fn objects_max(&self, field: &Field<RawState>) -> usize {
-        let Some((&objects, spot)) = field.value().and_then(|it| it.objects_max.given()) else {
-            return OBJECTS_MAX;
-        };
-        let fits = usize::try_from(objects).ok().filter(|it| (1..=OBJECTS_CEILING).contains(it));
+        self.places("objects_max", field.value().map(|it| &it.objects_max), OBJECTS_MAX)
+    }
+
+    /// Stored responses whose owners can be known.
+    pub(super) fn responses_max(&self, field: &Field<RawState>) -> usize {
+        self.places("responses_max", field.value().map(|it| &it.responses_max), RESPONSES_MAX)
+    }
+
+    fn places(&self, name: &str, field: Option<&Field<u64>>, default: usize) -> usize {
+        let Some((&places, spot)) = field.and_then(Field::given) else { return default };
+        let fits = usize::try_from(places).ok().filter(|it| (1..=OBJECTS_CEILING).contains(it));
         if fits.is_none() {
-            self.notes.error(spot, format!("objects_max must be from 1 to {OBJECTS_CEILING}"), None);
+            self.notes.error(spot, format!("{name} must be from 1 to {OBJECTS_CEILING}"), None);
         }
-        fits.unwrap_or(OBJECTS_MAX)
+        fits.unwrap_or(default)
     }
 
     /// Where owners are written down. Warns where somebody can own something and they are not.
