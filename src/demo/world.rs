@@ -37,7 +37,11 @@ pub(crate) fn backup_provider() -> MockConfig {
 fn unhurried(seed: u64) -> MockConfig {
     MockConfig {
         seed,
-        latency: LatencyConfig { first_ms: Draw::Exponential(40.0), event_ms: Draw::Fixed(5.0) },
+        latency: LatencyConfig {
+            first_ms: Draw::Exponential(40.0),
+            event_ms: Draw::Fixed(5.0),
+            work_ms: 2_000.0,
+        },
         output: OutputConfig { tokens: Draw::Uniform(8.0, 48.0), ..OutputConfig::default() },
         token_spread: 0.1,
         ..MockConfig::default()

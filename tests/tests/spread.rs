@@ -76,7 +76,7 @@ fn provider(driver: IoChoice, run: Run) -> MockHandle {
     };
     let config = MockConfig {
         organizations: RPM.into_iter().map(organization).collect(),
-        latency: LatencyConfig { first_ms: Draw::Fixed(40.0), event_ms: Draw::Fixed(0.0) },
+        latency: LatencyConfig { first_ms: Draw::Fixed(40.0), event_ms: Draw::Fixed(0.0), work_ms: 0.0 },
         token_spread: 0.1,
         ..MockConfig::default()
     };
