@@ -1,6 +1,7 @@
 //! Keeps the tables of owners beyond the process: about once a second what changed is written to the state file, and
-//! batches and responses that providers have forgotten are forgotten; of responses the oldest, too, where there are more
-//! than have a place. Never on the path of a call: workers write the tables, which go on whatever becomes of the file.
+//! batches and responses that providers have forgotten are forgotten; of responses the oldest, too, where there are
+//! more than have a place. Never on the path of a call: workers write the tables, which go on whatever becomes of the
+//! file.
 
 mod file;
 

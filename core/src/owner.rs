@@ -1,5 +1,5 @@
-//! Whose a file, a batch or a stored response is. A provider keeps such objects for an account and knows nothing of callers; this table
-//! knows them, so that one caller neither sees nor uses what another made.
+//! Whose a file, a batch or a stored response is. A provider keeps such objects for an account and knows nothing of
+//! callers; this table knows them, so that one caller neither sees nor uses what another made.
 //!
 //! What is not in the table belongs to nobody, and nobody gets it: a lost entry denies, it never exposes. Identifiers
 //! and names are kept as digests. Written by the worker that sees an object made or deleted; the control plane fills

@@ -1,6 +1,7 @@
-//! Files, batches and stored responses: whose they are. A provider keeps them for an account and knows no callers, so each call that
-//! names one is let through only where the table of owners says that it is the caller's; whatever else there is looks
-//! as if it were not there. Decides who may name what; how replies are changed for it is `attempts::owned`.
+//! Files, batches and stored responses: whose they are. A provider keeps them for an account and knows no callers, so
+//! each call that names one is let through only where the table of owners says that it is the caller's; whatever else
+//! there is looks as if it were not there. Decides who may name what; how replies are changed for it is
+//! `attempts::owned`.
 
 use tidegate_core::admission::{CallerGate, Permit};
 use tidegate_core::attempt::{CallShape, Walk};

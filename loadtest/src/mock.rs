@@ -2,12 +2,12 @@
 //! faults,
 //! and books of its own to hold the gateway's against.
 //!
-//! It runs on one thread of its own and listens on loopback only. It decides what a provider would answer; it shares no
-//! code with the gateway's own reckoning of quotas, or the two would make the same mistake.
+//! It runs on one thread of its own and listens on loopback only. It decides what a provider would answer; it shares
+//! no code with the gateway's own reckoning of quotas, or the two would make the same mistake.
 //!
 //! Calls: `/v1/messages`, `/v1/messages/count_tokens`, `/v1/messages/batches`, `/v1/models` and `/v1/files` (both
-//! forms), `/v1/chat/completions`, `/v1/responses`, `/v1/batches`, `/v1/embeddings`, `/v1/images`, `/v1/audio`. Control:
-//! `/_mock/journal`, `requests`, `quota`, `script`, `reset`; [`MockHandle`] wraps them.
+//! forms), `/v1/chat/completions`, `/v1/responses`, `/v1/batches`, `/v1/embeddings`, `/v1/images`, `/v1/audio`.
+//! Control: `/_mock/journal`, `requests`, `quota`, `script`, `reset`; [`MockHandle`] wraps them.
 
 mod answer;
 mod ask;

@@ -94,8 +94,8 @@ impl Dialect {
         reading::text(reading::member(body, "id")?).filter(|it| !it.is_empty())
     }
 
-    /// The id of the response that a stream is about, from its beginning: as much of it as was held. What follows the id
-    /// there may be cut.
+    /// The id of the response that a stream is about, from its beginning: as much of it as was held. What follows the
+    /// id there may be cut.
     pub fn response_id<'b>(&self, opening: &'b [u8]) -> Option<Cow<'b, str>> {
         self.object_id(opening.get(self.usage_object(opening)?..)?)
     }

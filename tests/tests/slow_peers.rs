@@ -47,7 +47,7 @@ fn window() -> (Duration, bool) {
 fn provider(promised: bool) -> MockConfig {
     let first_ms = Draw::Fixed(if promised { 20.0 } else { 50.0 });
     MockConfig {
-        latency: LatencyConfig { first_ms, event_ms: Draw::Fixed(0.0) },
+        latency: LatencyConfig { first_ms, ..LatencyConfig::default() },
         output: OutputConfig { tokens: Draw::Fixed(16.0), tokens_per_event: 4 },
         requests_kept: 0,
         calls_kept: 0,

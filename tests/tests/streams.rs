@@ -38,7 +38,11 @@ fn extent() -> (usize, u64, bool) {
 fn provider(promised: bool) -> MockConfig {
     let event_ms = if promised { Draw::Uniform(1_500.0, 2_500.0) } else { Draw::Uniform(150.0, 250.0) };
     MockConfig {
-        latency: LatencyConfig { first_ms: Draw::Uniform(100.0, 500.0), event_ms },
+        latency: LatencyConfig {
+            first_ms: Draw::Uniform(100.0, 500.0),
+            event_ms,
+            ..LatencyConfig::default()
+        },
         output: OutputConfig { tokens: Draw::Uniform(40.0, 80.0), tokens_per_event: 4 },
         requests_kept: 0,
         calls_kept: 0,

@@ -1,5 +1,5 @@
-//! What replies about files, batches and stored responses say of their owners, and how lists are cut to what is the caller's. The object
-//! is the caller's before the caller hears of it; a reply that cannot be read is not shown.
+//! What replies about files, batches and stored responses say of their owners, and how lists are cut to what is the
+//! caller's. The object is the caller's before the caller hears of it; a reply that cannot be read is not shown.
 
 use tidegate_core::Family;
 use tidegate_core::attempt::Exchange;

@@ -1,5 +1,6 @@
 //! Batches in both protocols: made, listed, described, cancelled, deleted, their results. Each call in one is answered
-//! when the batch is made, beside all quotas of models, and shown when its work is over. Decides what a batch must hold.
+//! when the batch is made, beside all quotas of models, and shown when its work is over. Decides what a batch must
+//! hold.
 
 use std::rc::Rc;
 

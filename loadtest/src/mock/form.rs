@@ -118,7 +118,8 @@ mod tests {
         let mut body =
             b"--b\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--b\r\n".to_vec();
         body.extend_from_slice(
-            b"content-disposition: form-data; name=\"image[]\"; filename=\"a b.png\"\r\nContent-Type: image/png\r\n\r\n",
+            b"content-disposition: form-data; name=\"image[]\"; filename=\"a b.png\"\r\n\
+              Content-Type: image/png\r\n\r\n",
         );
         body.extend_from_slice(file);
         body.extend_from_slice(b"\r\n--b--\r\n");

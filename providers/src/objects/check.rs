@@ -295,7 +295,7 @@ mod tests {
         let mut check = dialect.body_check(&operation, FORM)?;
         let mut may = |asked: Asked<'_>| match asked {
             Asked::Model(name) => name.starts_with("ok"),
-            Asked::File(id) => id == "mine",
+            Asked::File(id) | Asked::Response(id) => id == "mine",
             Asked::Endpoint(path) => path == "/v1/chat/completions",
         };
         for piece in body.as_bytes().chunks(step) {
@@ -354,6 +354,11 @@ mod tests {
                 let elsewhere = refused(RefusalKind::Endpoint, "/v1/files (request 1)");
                 assert_eq!(judged(&both(purpose("batch"), file(&line("ok", "/v1/files")))), elsewhere);
             }
+            let continued =
+                |id: &str| line("ok", chat).replace("}}", &format!(r#","previous_response_id":"{id}"}}}}"#));
+            assert_eq!(judged(&[purpose("batch"), file(&continued("mine"))]), Ok(()));
+            let another = refused(RefusalKind::Response, "theirs (request 1)");
+            assert_eq!(judged(&[purpose("batch"), file(&continued("theirs"))]), another);
             assert!(judged(&[file(&good)]).is_err(), "no purpose");
             assert!(judged(&[purpose("batch"), file(&good), file(&bad)]).is_err(), "two files");
         }
