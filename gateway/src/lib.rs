@@ -24,6 +24,8 @@ mod path;
 pub mod plane;
 mod record;
 mod relay;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod turns;
 mod upstream;
 pub mod worker;

@@ -86,10 +86,16 @@ impl Kept {
 
 /// Runs a worker's loop until it was told to drain and its last connection ended.
 pub(crate) async fn serve(plane: Arc<Plane>, index: usize, kept: Rc<Kept>) -> io::Result<()> {
+    let sockets = plane.doors.of_worker(index, plane.options().workers)?;
+    let listeners = sockets.into_iter().map(Listener::from_std).collect::<io::Result<_>>()?;
+    serve_on(plane, index, kept, listeners).await;
+    Ok(())
+}
+
+/// The same on listeners that are there already.
+pub(crate) async fn serve_on(plane: Arc<Plane>, index: usize, kept: Rc<Kept>, listeners: Vec<Listener>) {
     let worker = Rc::new(Worker::new(plane, index, kept));
     let _alive = Alive::mark(&worker);
-    let sockets = worker.plane.doors.of_worker(index, worker.plane.options().workers)?;
-    let listeners: Vec<Listener> = sockets.into_iter().map(Listener::from_std).collect::<io::Result<_>>()?;
     let life = async {
         accept::accept_all(&worker, listeners).await;
         accept::wait_for_the_last(&worker).await;
@@ -98,7 +104,6 @@ pub(crate) async fn serve(plane: Arc<Plane>, index: usize, kept: Rc<Kept>) -> io
     let beside = race(housekeeping(&worker), race(watch_switches(&worker), heart(&worker)));
     let life = race(life, accept::receive(&worker));
     race(life, beside).await;
-    Ok(())
 }
 
 /// Says each second that the loop turns.

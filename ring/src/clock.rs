@@ -26,8 +26,8 @@ pub(crate) enum Clock {
     Virtual {
         /// Monotonic now, in ns.
         now_ns: Rc<Cell<u64>>,
-        /// Unix time at monotonic zero, in ms.
-        wall_start_ms: u64,
+        /// Unix time at monotonic zero, in ms; it moves where the wall clock jumps.
+        wall_start_ms: Rc<Cell<u64>>,
     },
 }
 
@@ -63,7 +63,7 @@ impl Clock {
         match self {
             Clock::Real { .. } => read_wall_ms(),
             #[cfg(feature = "sim")]
-            Clock::Virtual { now_ns, wall_start_ms } => wall_start_ms + now_ns.get() / 1_000_000,
+            Clock::Virtual { now_ns, wall_start_ms } => wall_start_ms.get() + now_ns.get() / 1_000_000,
         }
     }
 }

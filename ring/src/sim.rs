@@ -28,6 +28,7 @@ mod faults;
 mod link;
 mod net;
 mod random;
+mod wire;
 mod world;
 
 use std::cell::Cell;
@@ -37,6 +38,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 pub use faults::Faults;
+pub use wire::WireEvent;
 
 pub(crate) use conn::{Lent, SimConn, SimListener};
 pub(crate) use world::World;
@@ -51,8 +53,6 @@ const OPTIONS: RingOptions =
     RingOptions { recv_buffer_bytes: 8 * 1024, recv_buffers: 256, lent_chunks_max: 4, entries: 256 };
 /// Monotonic time at the start of a simulation: as on the real arms, zero lies in the past.
 const START_NS: u64 = 1_000_000_000;
-/// Unix time at monotonic zero: 1 January 2026.
-const WALL_START_MS: u64 = 1_767_225_600_000;
 /// Of 1,000 turns of a worker, how many begin by reading the clock; in the others its now is that of an earlier turn.
 const REFRESH_PER_MILLE: u16 = 750;
 /// Of 1,000 polls, how many take the task that waits longest; the others any.
@@ -65,6 +65,8 @@ pub struct Sim {
     seed: u64,
     world: Rc<World>,
     members: Vec<Member>,
+    /// The worker whose turn the last step was.
+    turned: Option<WorkerId>,
 }
 
 /// Names a worker of a [`Sim`].
@@ -104,7 +106,7 @@ impl Sim {
 
     /// The same with other receive sizes; `recv_buffers` and `entries` mean nothing here.
     pub fn with_options(seed: u64, options: &RingOptions) -> Sim {
-        Sim { seed, world: World::new(seed, START_NS, options), members: Vec::new() }
+        Sim { seed, world: World::new(seed, START_NS, options), members: Vec::new(), turned: None }
     }
 
     /// Adds a worker. `main` is called on it, at its first turn; when its future completes the worker ends, and all
@@ -114,7 +116,8 @@ impl Sim {
         main: impl FnOnce() -> F + 'static,
     ) -> WorkerId {
         let clock = Rc::new(Cell::new(self.world.now_ns()));
-        let virtual_clock = Clock::Virtual { now_ns: Rc::clone(&clock), wall_start_ms: WALL_START_MS };
+        let wall_start_ms = Rc::clone(self.world.wall_start_ms());
+        let virtual_clock = Clock::Virtual { now_ns: Rc::clone(&clock), wall_start_ms };
         let seed = self.world.random().next();
         let worker = Worker::with_clock(Arm::Sim(Rc::clone(&self.world)), Bell::Silent, virtual_clock, seed);
         let entered = worker::enter(&worker);
@@ -158,6 +161,32 @@ impl Sim {
         self.world.with_net(|net| net.open_links())
     }
 
+    /// The worker that polled a task in the last step; `None` where the network moved, or time.
+    pub fn turned(&self) -> Option<WorkerId> {
+        self.turned
+    }
+
+    /// Received chunks that readers hold at this moment, of all workers.
+    pub fn lent_chunks(&self) -> usize {
+        self.world.lent_chunks().get()
+    }
+
+    /// Moves the wall clock, for all workers; monotonic time takes no notice.
+    pub fn jump_wall_ms(&mut self, by_ms: i64) {
+        let start_ms = self.world.wall_start_ms();
+        start_ms.set(start_ms.get().saturating_add_signed(by_ms));
+    }
+
+    /// From now on [`Sim::take_wire_events`] has something to tell.
+    pub fn watch_wire(&mut self) {
+        self.world.with_net(|net| net.watched = Some(Vec::new()));
+    }
+
+    /// Moves what happened on the wire since the last call into `events`, in order.
+    pub fn take_wire_events(&mut self, events: &mut Vec<WireEvent>) {
+        self.world.with_net(|net| events.append(net.watched.get_or_insert_default()));
+    }
+
     /// A digest of everything that happened so far: equal for equal runs.
     pub fn trace_digest(&self) -> u64 {
         self.world.trace().digest()
@@ -179,6 +208,14 @@ impl Sim {
         self.advance(u64::MAX)
     }
 
+    /// The same; time does not leap past `limit_ns`.
+    ///
+    /// # Panics
+    /// As [`Sim::step`].
+    pub fn step_within(&mut self, limit_ns: u64) -> bool {
+        self.advance(limit_ns)
+    }
+
     /// Steps until every main future has completed, but not past `deadline_ns` of virtual time.
     ///
     /// # Panics
@@ -198,6 +235,7 @@ impl Sim {
     }
 
     fn advance(&mut self, limit_ns: u64) -> bool {
+        self.turned = None;
         let now_ns = self.world.now_ns();
         let movable = |member: &&Member| member.next_turn_ns() <= now_ns;
         let turns = self.members.iter().filter(movable).count();
@@ -227,7 +265,8 @@ impl Sim {
 
     /// One worker polls one task.
     fn turn(&mut self, index: usize) {
-        let Sim { seed, world, members } = self;
+        self.turned = Some(WorkerId(index));
+        let Sim { seed, world, members, .. } = self;
         let member = &mut members[index];
         let Some(worker) = member.worker.as_ref() else { return };
         let random = world.random();

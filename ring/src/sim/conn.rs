@@ -70,7 +70,8 @@ impl SimConn {
         let max = world.recv_buffer_bytes();
         world.with_net(|net| net.poll_read(*link, *side, max, &mut bytes, cx.waker())).map_ok(|()| {
             self.credit.left.set(self.credit.left.get() - 1);
-            Lent { bytes, credit: Rc::clone(&self.credit) }
+            world.lent_chunks().set(world.lent_chunks().get() + 1);
+            Lent { bytes, credit: Rc::clone(&self.credit), world: Rc::clone(world) }
         })
     }
 
@@ -139,6 +140,7 @@ struct Credit {
 pub(crate) struct Lent {
     bytes: Vec<u8>,
     credit: Rc<Credit>,
+    world: Rc<World>,
 }
 
 impl std::ops::Deref for Lent {
@@ -151,6 +153,7 @@ impl std::ops::Deref for Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         self.credit.left.set(self.credit.left.get() + 1);
+        self.world.lent_chunks().set(self.world.lent_chunks().get() - 1);
         let waiting = self.credit.waiting.take();
         if let Some(waker) = waiting {
             waker.wake();

@@ -19,6 +19,7 @@ use std::task::{Poll, Waker};
 use super::faults::Faults;
 use super::link::{CLIENT, Half, Link, Packet, Phase, SERVER, take_front};
 use super::random::{Random, Trace};
+use super::wire::WireEvent;
 
 /// The first port handed out for port 0 and for the client side of a connection.
 const FIRST_PORT: u16 = 20_000;
@@ -53,6 +54,8 @@ pub(super) struct Net {
     pub(super) wakes: Vec<Waker>,
     /// Wakers to drop then: dropping one may do anything, too.
     pub(super) retired: Vec<Waker>,
+    /// What happened since it was last asked for, where somebody watches.
+    pub(super) watched: Option<Vec<WireEvent>>,
     random: Random,
     links: BTreeMap<LinkId, Link>,
     listeners: BTreeMap<ListenerId, Listening>,
@@ -68,6 +71,7 @@ impl Net {
             faults: Faults::NONE,
             wakes: Vec::new(),
             retired: Vec::new(),
+            watched: None,
             random,
             links: BTreeMap::new(),
             listeners: BTreeMap::new(),
@@ -117,6 +121,12 @@ impl Net {
         let port = self.next_port;
         self.next_port = port.checked_add(1).unwrap_or(FIRST_PORT);
         port
+    }
+
+    fn watch(&mut self, event: impl FnOnce() -> WireEvent) {
+        if let Some(watched) = &mut self.watched {
+            watched.push(event());
+        }
     }
 
     fn wake(&mut self, waker: Option<Waker>) {
@@ -183,6 +193,11 @@ impl Net {
         }
         let taken = outgoing.cut(room, &self.random);
         outgoing.unsent.extend(&bytes[..taken]);
+        self.watch(|| WireEvent::Write {
+            link: id,
+            by_client: side == CLIENT,
+            bytes: bytes[..taken].to_vec(),
+        });
         self.pump_soon(id, side);
         Poll::Ready(Ok(taken))
     }
@@ -215,6 +230,7 @@ impl Net {
 
     /// The owner of this side lets go of it: FIN, or RST if it wants one or left data unread.
     pub(super) fn close(&mut self, id: LinkId, side: usize, abort: bool) {
+        self.watch(|| WireEvent::Close { link: id, by_client: side == CLIENT });
         let Some(link) = self.links.get_mut(&id) else { return };
         let forget = link.ends[side].let_go();
         let unread = !link.halves[1 - side].readable.is_empty();
@@ -298,12 +314,15 @@ impl Net {
             }
             Packet::Data(bytes) => {
                 if link.strikes(bytes.len() as u64) && self.faults.reset > 0 {
+                    self.watch(|| WireEvent::Broken { link: id });
                     self.reset(id, CLIENT);
                     self.reset(id, SERVER);
                     return;
                 }
+                let arrived = bytes.len();
                 link.halves[side].readable.extend(bytes);
                 let reader = link.ends[there].reader.take();
+                self.watch(|| WireEvent::Arrive { link: id, by_client: side == CLIENT, bytes: arrived });
                 self.wake(reader);
             }
         }

@@ -16,6 +16,8 @@ use super::net::Net;
 use super::random::{Random, Trace};
 use crate::options::RingOptions;
 
+/// Unix time at monotonic zero: 1 January 2026.
+const WALL_START_MS: u64 = 1_767_225_600_000;
 /// Of 1,000 operations that could be done at once, how many let others go first.
 const GIVE_WAY_PER_MILLE: u16 = 125;
 
@@ -30,6 +32,9 @@ pub(crate) struct World {
     /// Sides of connections on their way from one worker to another, by the descriptor that stands for them.
     released: RefCell<BTreeMap<RawFd, (OwnedSide, SocketAddr)>>,
     options: RingOptions,
+    /// Unix time at monotonic zero, in ms; it moves where the wall clock jumps.
+    wall_start_ms: Rc<Cell<u64>>,
+    lent_chunks: Cell<usize>,
 }
 
 impl World {
@@ -42,6 +47,8 @@ impl World {
             faults: Cell::new(Faults::NONE),
             released: RefCell::new(BTreeMap::new()),
             options: *options,
+            wall_start_ms: Rc::new(Cell::new(WALL_START_MS)),
+            lent_chunks: Cell::new(0),
         })
     }
 
@@ -52,6 +59,15 @@ impl World {
     /// Moves time; it never goes back.
     pub(super) fn set_now_ns(&self, now_ns: u64) {
         self.now_ns.set(now_ns.max(self.now_ns.get()));
+    }
+
+    pub(super) fn wall_start_ms(&self) -> &Rc<Cell<u64>> {
+        &self.wall_start_ms
+    }
+
+    /// Received chunks that readers hold, of all workers.
+    pub(super) fn lent_chunks(&self) -> &Cell<usize> {
+        &self.lent_chunks
     }
 
     pub(super) fn random(&self) -> &Random {

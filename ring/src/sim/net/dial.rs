@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Poll, Waker};
 
 use super::super::link::{CLIENT, Link, Phase, SERVER};
-use super::{Event, LinkId, ListenerId, Listening, Net, register};
+use super::{Event, LinkId, ListenerId, Listening, Net, WireEvent, register};
 
 /// Connections that a listener holds unaccepted; a further one is not answered and tries again.
 const BACKLOG_MAX: usize = 4096;
@@ -75,6 +75,7 @@ impl Net {
         let ip = if to.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) };
         let from = SocketAddr::new(ip, self.new_port());
         let link = Link::new(from, to, self.now_ns, &self.random, &self.faults);
+        self.watch(|| WireEvent::Connect { link: id, from, to });
         if self.random.chance(self.faults.connect_stall) {
             self.schedule(self.now_ns + CONNECT_TIMEOUT_NS, Event::Answer(id, Err(ErrorKind::TimedOut)));
         } else {
