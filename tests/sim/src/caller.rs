@@ -111,7 +111,8 @@ impl Caller<'_> {
         let mut answer = Answer::new(self.call, self.it);
         let end = self.exchange(&conn, &mut answer).await;
         self.ended(end, &answer, is_reused);
-        let over = matches!(end, End::Left | End::Cut { .. }) || !answer.keeps_connection();
+        // A stream that ended with an error is the last on its connection, though its head could not say so.
+        let over = !matches!(end, End::Complete | End::Refused(_)) || !answer.keeps_connection();
         (!over).then_some(conn)
     }
 

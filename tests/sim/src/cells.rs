@@ -131,20 +131,19 @@ impl Cells {
         }
     }
 
-    /// Looks at all of them after a step of a worker of the gateway.
-    pub fn look(&mut self, ledger: &mut Ledger) {
+    /// Notes how all of them stand after a step. Before what was written in it is looked at: the same step may have
+    /// let a probe through and sent it.
+    pub fn note(&mut self, ledger: &Ledger) {
         let (now, step) = (Moment::from_ns(ledger.now_ns), ledger.step);
-        for (provider, accounts) in self.accounts.iter_mut().enumerate() {
-            for (account, watch) in accounts.iter_mut().enumerate() {
-                watch.spent.note(!watch.cell.usable(), step);
-                for (class, quota) in watch.quotas.iter_mut().enumerate() {
-                    quota.look(ledger, (provider, account, class), now, step);
-                }
-                for key in &mut watch.keys {
-                    key.unusable.note(!key.cell.usable(), step);
-                    for (cell, resting) in &mut key.pairs {
-                        resting.note(cell.resting(now).is_some(), step);
-                    }
+        for watch in self.accounts.iter_mut().flatten() {
+            watch.spent.note(!watch.cell.usable(), step);
+            for quota in &mut watch.quotas {
+                quota.shut.note(quota.cell.view(now).phase, now, step);
+            }
+            for key in &mut watch.keys {
+                key.unusable.note(!key.cell.usable(), step);
+                for (cell, resting) in &mut key.pairs {
+                    resting.note(cell.resting(now).is_some(), step);
                 }
             }
         }
@@ -152,6 +151,18 @@ impl Cells {
             let view = route.cell.view(now);
             route.overload.note(view.overload, now, step);
             route.breaker.note(view.breaker, now, step);
+        }
+    }
+
+    /// What waits for an answer is held. After what was written in the step was looked at.
+    pub fn check_held(&self, ledger: &mut Ledger) {
+        let now = Moment::from_ns(ledger.now_ns);
+        for (provider, accounts) in self.accounts.iter().enumerate() {
+            for (account, watch) in accounts.iter().enumerate() {
+                for (class, quota) in watch.quotas.iter().enumerate() {
+                    quota.check_held(ledger, (provider, account, class), now);
+                }
+            }
         }
     }
 
@@ -223,9 +234,8 @@ impl QuotaWatch {
         QuotaWatch { cell: cell.clone(), shut: ShutSince::default(), waiting: 0 }
     }
 
-    fn look(&mut self, ledger: &mut Ledger, name: (usize, usize, usize), now: Moment, step: u64) {
+    fn check_held(&self, ledger: &mut Ledger, name: (usize, usize, usize), now: Moment) {
         let view = self.cell.view(now);
-        self.shut.note(view.phase, now, step);
         if self.waiting > view.in_flight {
             let (waiting, held) = (self.waiting, view.in_flight);
             let what = format!("{waiting} requests wait for an answer of quota {name:?}, which is held by {held}");

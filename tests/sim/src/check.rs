@@ -84,13 +84,16 @@ impl Checks {
             revision: control.revision(),
             revoked_ns: &control.revoked_ns,
         };
+        if is_gateways {
+            self.cells.note(&ledger);
+        }
         for event in self.events.drain(..) {
-            self.watch.see(event, &around, &mut self.cells, &mut ledger);
+            self.watch.see(event, &around, &mut self.cells, &self.limits, &mut ledger);
         }
         if !is_gateways {
             return;
         }
-        self.cells.look(&mut ledger);
+        self.cells.check_held(&mut ledger);
         self.limits.look(&self.cells.callers, &mut ledger);
         for worker in &mut self.entries {
             while let Ok(entry) = worker.pop() {

@@ -105,6 +105,11 @@ pub struct TryRecord {
     pub costs_move: bool,
     /// The step in which the provider began to answer, or in which the connection ended.
     pub answered: Option<u64>,
+    /// Nothing of an answer had come when it ended, on a connection that had carried a call before: the same try may be
+    /// made once more on a fresh one.
+    pub may_be_repeated: bool,
+    /// A step that came before it was decided.
+    pub decided_after: u64,
 }
 
 /// How a call ended, as its caller sees it.

@@ -27,8 +27,8 @@ struct Bucket {
     full_ns: u64,
     /// Tokens a minute; zero without a limit.
     tokens: u64,
-    /// When each call that is over had been sent, and what it used.
-    used: Vec<(u64, u64)>,
+    /// Of each call that is over: when it began, what it used, and the step in which it was reported.
+    used: Vec<(u64, u64, u64)>,
     in_flight: u64,
 }
 
@@ -54,9 +54,6 @@ impl Limits {
                 if !bucket.admits_request(ledger.now_ns) {
                     ledger.fail(1, None, format!("tenant {tenant} had a request more than its limit allows"));
                 }
-                if !bucket.has_tokens(ledger.now_ns) {
-                    ledger.fail(1, None, format!("tenant {tenant} was admitted while it owes tokens"));
-                }
             }
         }
     }
@@ -69,7 +66,14 @@ impl Limits {
         // Callers of the first revisions stand in the order of tenants; those behind a revoked one are left out.
         let Some(bucket) = self.tenants.get_mut(caller.index()).filter(|_| entry.call.revision == 1) else { return };
         if bucket.tokens > 0 {
-            bucket.used.push((began_ns, usage.limited_input() + usage.output()));
+            bucket.used.push((began_ns, usage.limited_input() + usage.output(), ledger.step));
+        }
+    }
+
+    /// A call that uses tokens was sent upstream for the first time, so it was admitted since step `sent`.
+    pub fn check_tokens(&self, tenant: usize, call: usize, sent: u64, ledger: &mut Ledger) {
+        if !self.tenants[tenant].has_tokens(sent, ledger.now_ns) {
+            ledger.fail(1, Some(call), format!("tenant {tenant} owes tokens, and it was admitted"));
         }
     }
 }
@@ -83,13 +87,13 @@ impl Bucket {
         self.full_ns <= now_ns + MINUTE_NS + CLOCKS_DIFFER_NS
     }
 
-    /// Whether the calls that are over leave anything of the minute's tokens.
-    fn has_tokens(&self, now_ns: u64) -> bool {
+    /// Whether the calls that were over by then leave anything of the minute's tokens.
+    fn has_tokens(&self, step: u64, now_ns: u64) -> bool {
         if self.tokens == 0 {
             return true;
         }
         let unit_ns = MINUTE_NS / self.tokens;
-        let spend = |full_ns: u64, it: &(u64, u64)| full_ns.max(it.0) + it.1 * unit_ns;
-        self.used.iter().fold(0, spend) <= now_ns + MINUTE_NS + CLOCKS_DIFFER_NS
+        let spend = |full_ns: u64, it: &(u64, u64, u64)| full_ns.max(it.0) + it.1 * unit_ns;
+        self.used.iter().filter(|it| it.2 < step).fold(0, spend) <= now_ns + MINUTE_NS + CLOCKS_DIFFER_NS
     }
 }

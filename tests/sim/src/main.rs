@@ -22,6 +22,7 @@ fn main() {
         if let Some(failure) = outcome.failure {
             failed += 1;
             println!("seed {seed}: {failure}\n   {} rate {}", script.troubles, script.rate);
+            if seeds == 1 { for line in outcome.context { println!("   {line}"); } }
         } else if outcome.steps >= 3_000_000 {
             println!("seed {seed}: too long {} s", outcome.virtual_ns / 1_000_000_000);
         }

@@ -14,7 +14,7 @@ use crate::caller::{self, PANIC_MARK};
 use crate::check::Checks;
 use crate::config::{GATEWAY, Revision};
 use crate::control::{self, Control};
-use crate::ledger::{CallRecord, End, Failure, Ledger, Shared};
+use crate::ledger::{CallRecord, End, Failure, Ledger, Shared, mark};
 use crate::script::{Ask, CallScript, Manner, SECOND_NS, Script};
 use crate::trouble::Trouble;
 use crate::{panics, provider};
@@ -48,6 +48,8 @@ pub struct Outcome {
     pub paid_moves: usize,
     /// Virtual time.
     pub virtual_ns: u64,
+    /// What is known of the call that a failure is about.
+    pub context: Vec<String>,
 }
 
 /// Plays `script`, but no more than `steps_max` steps of it.
@@ -124,6 +126,9 @@ impl Run {
             virtual_ns: self.sim.now_ns() - start_ns,
             ..Outcome::default()
         };
+        if let Some(call) = ledger.failure.as_ref().and_then(|it| it.call) {
+            outcome.context = context(&self.script, &ledger, call);
+        }
         for call in &ledger.calls {
             outcome.tries += call.tries.len();
             let Some((end, _)) = call.end else { continue };
@@ -193,7 +198,10 @@ impl Run {
         dialects.sort_unstable();
         dialects.dedup();
         for tenant in 0..self.script.tenants.len() {
-            if self.control.revoked_ns[tenant].is_some() {
+            // A large body may leave a debt of tokens that outlasts the calm.
+            let may_owe = self.script.tenants[tenant].tokens_per_minute.is_some()
+                && self.script.troubles.has(Trouble::BigBody);
+            if self.control.revoked_ns[tenant].is_some() || may_owe {
                 continue;
             }
             for dialect in &dialects {
@@ -233,6 +241,24 @@ impl Run {
         }
         Some(())
     }
+}
+
+/// Everything that is known of a call.
+fn context(script: &Script, ledger: &Ledger, call: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(it) = script.calls.get(call) {
+        lines.push(format!("asked: {it:?}"));
+    }
+    let Some(record) = ledger.calls.get(call) else { return lines };
+    lines.push(format!("mark {}, sent {:?}, end {:?}", mark(record.tenant, call), record.sent, record.end));
+    lines.extend(record.tries.iter().map(|it| format!("{it:?}")));
+    let attempts = ledger.attempts.iter().enumerate().filter(|it| it.1.call == call);
+    lines.extend(attempts.map(|(at, it)| format!("attempt {at}: {it:?}")));
+    if let Some(entry) = record.request_id.as_ref().and_then(|it| ledger.entries.get(it)) {
+        lines.push(format!("{:?}", entry.call));
+        lines.extend(entry.tries.kept().map(|it| format!("{it:?}")));
+    }
+    lines
 }
 
 fn record_of(call: &CallScript) -> CallRecord {

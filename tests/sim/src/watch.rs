@@ -10,6 +10,7 @@ use crate::cells::{Cells, Place};
 use crate::config::{self, GATEWAY, key_of_secret, provider_at, revision_of_path};
 use crate::http::{Kind, Message, find};
 use crate::ledger::{Ledger, TryRecord, marks};
+use crate::limits::Limits;
 use crate::script::{SECOND_NS, Script};
 
 /// A revoked key is refused on every worker within this time.
@@ -36,6 +37,8 @@ struct UpLink {
     current: Option<(usize, usize, Option<Place>)>,
     /// Bytes of replies that reached the gateway's socket.
     arrived: u64,
+    /// Requests that it has carried.
+    carried: usize,
 }
 
 /// A connection of a caller.
@@ -60,7 +63,14 @@ pub struct Surroundings<'a> {
 
 impl Watch {
     /// Takes in one event.
-    pub fn see(&mut self, event: WireEvent, around: &Surroundings<'_>, cells: &mut Cells, ledger: &mut Ledger) {
+    pub fn see(
+        &mut self,
+        event: WireEvent,
+        around: &Surroundings<'_>,
+        cells: &mut Cells,
+        limits: &Limits,
+        ledger: &mut Ledger,
+    ) {
         match event {
             WireEvent::Connect { link, from, to } => {
                 if let Some(provider) = provider_at(to) {
@@ -73,8 +83,8 @@ impl Watch {
             WireEvent::Write { link, by_client, bytes } => {
                 if let Some(up) = self.up.get_mut(&link) {
                     match by_client {
-                        true => self.see_request(link, &bytes, around, cells, ledger),
-                        false => up.is_answered(cells, ledger),
+                        true => self.see_request(link, &bytes, around, cells, limits, ledger),
+                        false => up.is_answered(true, cells, ledger),
                     }
                 } else if let Some(down) = self.down.get_mut(&link) {
                     match by_client {
@@ -91,7 +101,7 @@ impl Watch {
             WireEvent::Arrive { .. } => {}
             WireEvent::Close { link, by_client } => {
                 if let Some(up) = self.up.get_mut(&link) {
-                    up.is_answered(cells, ledger);
+                    up.is_answered(false, cells, ledger);
                     if by_client {
                         self.up.remove(&link);
                     }
@@ -99,7 +109,7 @@ impl Watch {
             }
             WireEvent::Broken { link } => {
                 if let Some(up) = self.up.get_mut(&link) {
-                    up.is_answered(cells, ledger);
+                    up.is_answered(false, cells, ledger);
                 }
             }
         }
@@ -116,6 +126,7 @@ impl Watch {
         bytes: &[u8],
         around: &Surroundings<'_>,
         cells: &mut Cells,
+        limits: &Limits,
         ledger: &mut Ledger,
     ) {
         let Some(up) = self.up.get_mut(&link) else { return };
@@ -136,7 +147,7 @@ impl Watch {
                 return;
             };
             up.is_known = true;
-            self.begin_try(link, mark.call, around, cells, ledger);
+            self.begin_try(link, mark.call, around, cells, limits, ledger);
         }
         if let Some(up) = self.up.get_mut(&link)
             && up.request.is_done()
@@ -152,6 +163,7 @@ impl Watch {
         call: usize,
         around: &Surroundings<'_>,
         cells: &mut Cells,
+        limits: &Limits,
         ledger: &mut Ledger,
     ) {
         let Some(up) = self.up.get_mut(&link) else { return };
@@ -173,16 +185,29 @@ impl Watch {
             return ledger.fail(8, Some(call), "a mark that nobody made");
         };
         let place = Place { key, class, route: route_of(around.snapshot, up.provider, dialect, class) };
-        let decided_after = record.decided_after();
+        up.carried += 1;
+        let decided_after = record.decided_after(key);
         up.current = Some((call, record.tries.len(), (!record.counts_tokens).then_some(place)));
         if !record.counts_tokens {
             cells.waits(&place, true);
+            if let (true, Some((sent, _))) = (record.tries.is_empty(), record.sent) {
+                limits.check_tokens(record.tenant, call, sent, ledger);
+            }
         }
         if let Some(why) = cells.closed_since(&place, decided_after) {
             ledger.fail(2, Some(call), format!("sent to {key:?} while {why}"));
         }
         self.check_try(call, &record, revision, around, ledger);
-        let made = TryRecord { step, now_ns, revision, key, costs_move: false, answered: None };
+        let made = TryRecord {
+            step,
+            now_ns,
+            revision,
+            key,
+            costs_move: false,
+            answered: None,
+            may_be_repeated: false,
+            decided_after,
+        };
         ledger.calls[call].tries.push(made);
     }
 
@@ -249,7 +274,7 @@ impl Watch {
 
 impl UpLink {
     /// The provider began to answer, or never will: the request waits no longer.
-    fn is_answered(&mut self, cells: &mut Cells, ledger: &mut Ledger) {
+    fn is_answered(&mut self, by_bytes: bool, cells: &mut Cells, ledger: &mut Ledger) {
         let Some((call, at, place)) = self.current.take() else { return };
         if let Some(place) = place {
             cells.waits(&place, false);
@@ -257,6 +282,7 @@ impl UpLink {
         let step = ledger.step;
         if let Some(it) = ledger.calls.get_mut(call).and_then(|it| it.tries.get_mut(at)) {
             it.answered = Some(step);
+            it.may_be_repeated = !by_bytes && self.carried > 1;
         }
     }
 }
@@ -296,9 +322,12 @@ impl DownLink {
 
 impl crate::ledger::CallRecord {
     /// A step that came before the gateway decided where the next try of this call goes.
-    fn decided_after(&self) -> u64 {
+    fn decided_after(&self, key: (usize, usize, usize)) -> u64 {
         let sent = self.sent.map_or(0, |it| it.0);
-        self.tries.last().map_or(sent, |it| it.answered.unwrap_or(it.step))
+        self.tries.last().map_or(sent, |it| match it.may_be_repeated && it.key == key {
+            true => it.decided_after,
+            false => it.answered.unwrap_or(it.step),
+        })
     }
 }
 
