@@ -84,6 +84,11 @@ impl ShutSince {
         self.phase = Some(phase);
         self.since.note(is_shut, step);
     }
+
+    fn before(&self, step: u64, probe_step: u64) -> bool {
+        let is_probe = matches!(self.phase, Some(Phase::Probing { .. }));
+        self.since.before(if is_probe { probe_step.min(step) } else { step })
+    }
 }
 
 /// Where a request goes: what it must not find closed.
@@ -166,8 +171,9 @@ impl Cells {
         }
     }
 
-    /// Why nobody who decided after step `since` could have sent a request to `place`; `None` where somebody could.
-    pub fn closed_since(&self, place: &Place, since: u64) -> Option<String> {
+    /// Why nobody who decided after step `since` could have sent a request to `place`; `None` where somebody could. A
+    /// probe that began after `probe_since` may be the call's own, given up and taken again.
+    pub fn closed_since(&self, place: &Place, since: u64, probe_since: u64) -> Option<String> {
         let (provider, account, key) = place.key;
         let watch = &self.accounts[provider][account];
         let key = &watch.keys[key];
@@ -179,11 +185,11 @@ impl Cells {
             "the key is suspect or out"
         } else if key.pairs.get(place.route).is_some_and(|it| it.1.before(since)) {
             "the key rests for this model"
-        } else if quota.shut.since.before(since) {
+        } else if quota.shut.before(since, probe_since) {
             return Some(format!("the quota is {:?}", quota.shut.phase));
-        } else if route.overload.since.before(since) {
+        } else if route.overload.before(since, probe_since) {
             return Some(format!("the route's back-off is {:?}", route.overload.phase));
-        } else if route.breaker.since.before(since) {
+        } else if route.breaker.before(since, probe_since) {
             return Some(format!("the route's breaker is {:?}", route.breaker.phase));
         } else {
             return None;

@@ -194,7 +194,7 @@ impl Watch {
                 limits.check_tokens(record.tenant, call, sent, ledger);
             }
         }
-        if let Some(why) = cells.closed_since(&place, decided_after) {
+        if let Some(why) = cells.closed_since(&place, decided_after, record.sent.map_or(0, |it| it.0)) {
             ledger.fail(2, Some(call), format!("sent to {key:?} while {why}"));
         }
         self.check_try(call, &record, revision, around, ledger);
