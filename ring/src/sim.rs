@@ -171,6 +171,17 @@ impl Sim {
         self.world.lent_chunks().get()
     }
 
+    /// Has the simulation tell what its network holds of the heap from what workers do: `meter` says how much the
+    /// process holds.
+    pub fn set_meter(&mut self, meter: fn() -> usize) {
+        self.world.set_meter(meter);
+    }
+
+    /// Bytes of the heap that the network came to hold since there is a meter.
+    pub fn network_held(&self) -> isize {
+        self.world.network_held()
+    }
+
     /// Moves the wall clock, for all workers; monotonic time takes no notice.
     pub fn jump_wall_ms(&mut self, by_ms: i64) {
         let start_ms = self.world.wall_start_ms();

@@ -66,8 +66,9 @@ impl SimConn {
             return Poll::Pending;
         }
         let OwnedSide { world, link, side, .. } = &self.side;
-        let mut bytes = Vec::new();
         let max = world.recv_buffer_bytes();
+        // A whole buffer of the reader's own, as on the real arms.
+        let mut bytes = Vec::with_capacity(max);
         world.with_net(|net| net.poll_read(*link, *side, max, &mut bytes, cx.waker())).map_ok(|()| {
             self.credit.left.set(self.credit.left.get() - 1);
             world.lent_chunks().set(world.lent_chunks().get() + 1);

@@ -35,6 +35,10 @@ pub(crate) struct World {
     /// Unix time at monotonic zero, in ms; it moves where the wall clock jumps.
     wall_start_ms: Rc<Cell<u64>>,
     lent_chunks: Cell<usize>,
+    /// Says how many bytes of the heap the process holds.
+    meter: Cell<Option<fn() -> usize>>,
+    /// How many of them the network came to hold, as far as it was metered.
+    network_held: Cell<isize>,
 }
 
 impl World {
@@ -49,6 +53,8 @@ impl World {
             options: *options,
             wall_start_ms: Rc::new(Cell::new(WALL_START_MS)),
             lent_chunks: Cell::new(0),
+            meter: Cell::new(None),
+            network_held: Cell::new(0),
         })
     }
 
@@ -68,6 +74,14 @@ impl World {
     /// Received chunks that readers hold, of all workers.
     pub(super) fn lent_chunks(&self) -> &Cell<usize> {
         &self.lent_chunks
+    }
+
+    pub(super) fn set_meter(&self, meter: fn() -> usize) {
+        self.meter.set(Some(meter));
+    }
+
+    pub(super) fn network_held(&self) -> isize {
+        self.network_held.get()
     }
 
     pub(super) fn random(&self) -> &Random {
@@ -105,6 +119,8 @@ impl World {
 
     /// Uses the network, then wakes whom that woke: a waker may run code that uses the network again.
     pub(super) fn with_net<R>(&self, use_it: impl FnOnce(&mut Net) -> R) -> R {
+        let meter = self.meter.get();
+        let before = meter.map_or(0, |it| it());
         let (result, wakes, retired) = {
             let mut net = self.net.borrow_mut();
             net.now_ns = self.now_ns();
@@ -115,6 +131,8 @@ impl World {
         for waker in wakes {
             waker.wake();
         }
+        let held = meter.map_or(0, |it| it()).wrapping_sub(before) as isize;
+        self.network_held.set(self.network_held.get() + held);
         result
     }
 

@@ -181,11 +181,13 @@ impl Caller<'_> {
 
     fn ended(&self, end: End, answer: &Answer, is_reused: bool) {
         let mut ledger = self.ledger.borrow_mut();
-        let step = ledger.step;
+        let (step, now_ns) = (ledger.step, now_ns());
         let record = &mut ledger.calls[self.call];
         record.request_id = answer.head().and_then(|it| it.field("x-tidegate-request-id").map(str::to_owned));
         record.attempt = answer.attempt();
         record.end = Some((end, step));
+        record.ended_ns = now_ns;
+        record.retry_after_s = answer.head().and_then(|it| it.field("retry-after")?.parse().ok());
         ledger.open_calls -= 1;
         if let End::Cut { before } = end
             && !self.is_excused(&ledger, before, is_reused, answer)

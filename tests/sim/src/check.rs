@@ -51,6 +51,7 @@ impl Checks {
     /// Checks of a run of `script` on `plane`.
     pub fn new(
         script: &Script,
+        sim: &Sim,
         control: &Control,
         plane: Arc<Plane>,
         gateway: Vec<WorkerId>,
@@ -60,7 +61,7 @@ impl Checks {
             cells: Cells::of(control.first(), script.tenants.len()),
             watch: Watch::default(),
             limits: Limits::new(script),
-            memory: Memory::new(script),
+            memory: Memory::new(sim.network_held()),
             entries,
             events: Vec::new(),
             plane,
@@ -72,9 +73,7 @@ impl Checks {
     /// What must hold after any step.
     pub fn after_step(&mut self, sim: &mut Sim, script: &Script, control: &Control, shared: &Shared) {
         let is_gateways = sim.turned().is_some_and(|it| self.gateway.contains(&it));
-        if is_gateways {
-            self.memory.after_turn();
-        }
+        self.memory.after_step(is_gateways, sim.network_held());
         let mut ledger = shared.borrow_mut();
         ledger.now_ns = sim.now_ns();
         sim.take_wire_events(&mut self.events);
@@ -115,7 +114,7 @@ impl Checks {
         if lent > LENT_CHUNKS_MAX * 2 * sim.open_connections().max(1) {
             ledger.fail(7, None, format!("{lent} chunks are out"));
         }
-        self.memory.check(&self.plane, connections, &mut ledger);
+        self.memory.check(script.workers, connections, self.plane.body_bytes(), &mut ledger);
         let panics = sim.panics();
         if panics != self.panics {
             self.panics = panics;
@@ -138,6 +137,16 @@ impl Checks {
             ledger.fail(7, None, format!("{} chunks did not come home", sim.lent_chunks()));
         }
         quiet::check(control, &mut ledger);
+    }
+
+    /// The most that the gateway held of the heap.
+    pub fn held_bytes_max(&self) -> isize {
+        self.memory.held_bytes_max()
+    }
+
+    /// Looks at the heap anew: what was done between two steps is nobody's turn.
+    pub fn before_step(&mut self) {
+        self.memory.before_step();
     }
 
     /// Moves that a budget paid for.

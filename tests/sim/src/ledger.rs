@@ -78,8 +78,12 @@ pub struct CallRecord {
     pub is_closing: bool,
     /// The step in which its request was written, and the time.
     pub sent: Option<(u64, u64)>,
-    /// How it ended, for its caller, and when.
+    /// How it ended, for its caller, and in which step.
     pub end: Option<(End, u64)>,
+    /// When it ended.
+    pub ended_ns: u64,
+    /// The seconds that its answer asks to wait for.
+    pub retry_after_s: Option<u64>,
     /// The id that the gateway gave it.
     pub request_id: Option<String>,
     /// The attempt whose content the caller saw.

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod caller;
+pub mod cases;
 pub mod cells;
 pub mod chance;
 pub mod check;
@@ -19,5 +20,6 @@ pub mod provider;
 pub mod quiet;
 pub mod run;
 pub mod script;
+pub mod shrink;
 pub mod trouble;
 pub mod watch;

@@ -25,6 +25,7 @@ pub struct Providers {
     script: Rc<Script>,
     ledger: Shared,
     quotas: RefCell<Quotas>,
+    start_ns: u64,
 }
 
 /// A request as a provider understands it.
@@ -53,9 +54,9 @@ pub struct Asked {
 }
 
 /// The main future of the worker that all providers run on.
-pub async fn serve(script: Rc<Script>, ledger: Shared) {
+pub async fn serve(script: Rc<Script>, ledger: Shared, start_ns: u64) {
     let quotas = RefCell::new(Quotas::of(&script));
-    let providers = Rc::new(Providers { script, ledger, quotas });
+    let providers = Rc::new(Providers { script, ledger, quotas, start_ns });
     for at in 0..providers.script.providers.len() {
         let Ok(listener) = Listener::bind(provider_address(at)) else { continue };
         let providers = providers.clone();
@@ -147,11 +148,16 @@ impl Providers {
 
     /// Answers; true where the connection may carry another request.
     async fn answer(&self, conn: &Conn, link: Option<u64>, asked: &Asked) -> bool {
-        let (turn, calm) = {
+        let since_ns = now_ns().saturating_sub(self.start_ns);
+        let (mut turn, calm) = {
             let ledger = self.ledger.borrow();
             let number = ledger.attempts[..asked.attempt].iter().filter(|it| it.call == asked.call).count();
             (Turn::draw(&self.script, asked, number as u64, ledger.is_calm), ledger.is_calm)
         };
+        let spell = self.script.spells.iter().find(|it| (it.from_ns..it.until_ns).contains(&since_ns));
+        if let Some(spell) = spell.filter(|_| !calm) {
+            turn.base = spell.base;
+        }
         let now = now_ns();
         let (turn, limits) = self.quotas.borrow_mut().take(asked, turn, calm, now);
         self.note_beginning(asked, &turn);

@@ -17,7 +17,7 @@ use crate::control::{self, Control};
 use crate::ledger::{CallRecord, End, Failure, Ledger, Shared, mark};
 use crate::script::{Ask, CallScript, Manner, SECOND_NS, Script};
 use crate::trouble::Trouble;
-use crate::{panics, provider};
+use crate::{memory, panics, provider};
 
 /// How long everything is calm before the closing check: longer than any rest, shorter than the lease of a probe that
 /// was lost.
@@ -48,8 +48,12 @@ pub struct Outcome {
     pub paid_moves: usize,
     /// Virtual time.
     pub virtual_ns: u64,
+    /// The most that the gateway held of the heap.
+    pub held_bytes_max: isize,
     /// What is known of the call that a failure is about.
     pub context: Vec<String>,
+    /// Every call, as it was seen.
+    pub calls: Vec<CallRecord>,
 }
 
 /// Plays `script`, but no more than `steps_max` steps of it.
@@ -80,6 +84,7 @@ impl Run {
         let mut sim = Sim::new(script.seed);
         sim.set_faults(script.network);
         sim.watch_wire();
+        sim.set_meter(memory::process_held);
         let start_ns = sim.now_ns();
         let first = control::snapshot(&script, &Revision::first(&script), None, start_ns);
         let options = PlaneOptions {
@@ -104,11 +109,11 @@ impl Run {
             }));
         }
         let (its, shared) = (script.clone(), ledger.clone());
-        let providers = sim.worker(async move || provider::serve(its, shared).await);
+        let providers = sim.worker(async move || provider::serve(its, shared, start_ns).await);
         let (its, shared) = (script.clone(), ledger.clone());
         let callers = sim.worker(async move || caller::run(its, shared, start_ns).await);
         let control = Control::new(script.clone(), plane.clone(), first, start_ns);
-        let checks = Checks::new(&script, &control, plane.clone(), gateway.clone(), entries);
+        let checks = Checks::new(&script, &sim, &control, plane.clone(), gateway.clone(), entries);
         Run { sim, script, ledger, plane, control, checks, callers, providers, gateway, steps_max: 0 }
     }
 
@@ -123,12 +128,14 @@ impl Run {
             steps: ledger.step,
             digest: self.sim.trace_digest(),
             paid_moves: self.checks.paid_moves(),
+            held_bytes_max: self.checks.held_bytes_max(),
             virtual_ns: self.sim.now_ns() - start_ns,
             ..Outcome::default()
         };
         if let Some(call) = ledger.failure.as_ref().and_then(|it| it.call) {
             outcome.context = context(&self.script, &ledger, call);
         }
+        outcome.calls.clone_from(&ledger.calls);
         for call in &ledger.calls {
             outcome.tries += call.tries.len();
             let Some((end, _)) = call.end else { continue };
@@ -230,6 +237,7 @@ impl Run {
                 self.control.act(&mut self.sim, &self.ledger);
             }
             self.ledger.borrow_mut().step += 1;
+            self.checks.before_step();
             if !self.sim.step_within(self.control.next_ns()) {
                 self.ledger.borrow_mut().fail(9, None, "nothing can ever happen again");
             }

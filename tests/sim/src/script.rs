@@ -4,6 +4,7 @@
 use tidegate_ring::sim::Faults;
 
 use crate::chance::Chance;
+use crate::provider::Base;
 use crate::trouble::{Trouble, Troubles};
 
 /// Grows whenever the same seed means another run: older cases mean nothing any more.
@@ -40,6 +41,19 @@ pub struct Script {
     pub events: Vec<(u64, Event)>,
     /// What the network does.
     pub network: Faults,
+    /// Times at which every provider answers in one way, whatever is drawn.
+    pub spells: Vec<Spell>,
+}
+
+/// A time at which every provider answers in one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spell {
+    /// Since the start.
+    pub from_ns: u64,
+    /// Until then.
+    pub until_ns: u64,
+    /// The answer.
+    pub base: Base,
 }
 
 /// An upstream.
@@ -166,6 +180,7 @@ impl Script {
             lanes,
             events: Vec::new(),
             network: network(seed, troubles),
+            spells: Vec::new(),
         };
         let span_ns = chance.one_of(&[SECOND_NS / 2, 5 * SECOND_NS, 60 * SECOND_NS]);
         let calls = chance.one_of(&[3, 12, 30, 60]);
@@ -204,6 +219,25 @@ impl Script {
     pub fn shortened(mut self, calls: usize) -> Script {
         self.calls.truncate(calls);
         self
+    }
+
+    /// Calm, with one worker, no provider, nobody who calls: for those who write a script of their own.
+    pub fn empty(seed: u64) -> Script {
+        Script {
+            seed,
+            troubles: Troubles::NONE,
+            rate: 0,
+            workers: 1,
+            slots: 256,
+            providers: Vec::new(),
+            models: Vec::new(),
+            tenants: Vec::new(),
+            calls: Vec::new(),
+            lanes: 0,
+            events: Vec::new(),
+            network: Faults::NONE,
+            spells: Vec::new(),
+        }
     }
 
     /// Tries that a call may need at most.
@@ -267,18 +301,25 @@ fn call(script: &Script, at: u64, span_ns: u64) -> CallScript {
     if big {
         text_bytes = chance.one_of(&[20_000, 100_000, 400_000]);
     }
-    let public = chance.per_mille(700);
+    let ask = if chance.per_mille(700) {
+        Ask::Public(chance.below(script.models.len() as u64) as usize)
+    } else {
+        Ask::Bare(chance.below(2) as usize)
+    };
+    let any = script.providers[chance.below(script.providers.len() as u64) as usize].dialect;
+    let of_model = match ask {
+        Ask::Public(model) => script.models[model].first().map(|it| script.providers[it.0].dialect),
+        Ask::Bare(_) => None,
+    };
+    // Now and then a model that its dialect does not have.
+    let dialect = if chance.per_mille(950) { of_model.unwrap_or(any) } else { any };
     CallScript {
         tenant: chance.below(script.tenants.len() as u64) as usize,
         lane: chance.below(script.lanes as u64) as usize,
         at_ns: chance.below(span_ns),
-        dialect: script.providers[chance.below(script.providers.len() as u64) as usize].dialect,
+        dialect,
         streamed: chance.per_mille(600),
-        ask: if public {
-            Ask::Public(chance.below(script.models.len() as u64) as usize)
-        } else {
-            Ask::Bare(chance.below(2) as usize)
-        },
+        ask,
         text_bytes,
         max_tokens: chance.one_of(&[1, 50, 1_000]),
         counts_tokens: chance.per_mille(50),

@@ -5,6 +5,9 @@ use crate::http::{Head, Kind, Message};
 use crate::ledger::{End, Ledger, Mark, marks};
 use crate::script::{CallScript, Manner};
 
+/// What providers make replies large by.
+pub const FILLER: u8 = b'x';
+
 /// An answer, as far as it has come.
 pub struct Answer {
     call: usize,
@@ -113,7 +116,8 @@ impl Answer {
             self.head_was_read = true;
             self.look_at_head(ledger);
         }
-        self.unread.extend_from_slice(self.message.body());
+        // Fillers are of one letter that nothing else here needs; a long line of them is not kept.
+        self.unread.extend(self.message.body().iter().filter(|it| **it != FILLER));
         self.message.forget_body();
         if contains(&self.unread, b"sk-up-") {
             ledger.fail(8, Some(self.call), "a provider's credential reached a caller");

@@ -157,7 +157,7 @@ impl Turn {
             Trouble::Unterminated => self.is_unterminated = true,
             Trouble::NoUsage => self.states_usage = false,
             Trouble::Surplus => self.surplus = true,
-            Trouble::Large => self.filler_bytes = chance.one_of(&[70_000, 300_000, 700_000]),
+            Trouble::Large => self.filler_bytes = chance.one_of(&[70_000, 300_000, 700_000, 3_000_000]),
             Trouble::Slow => {
                 self.gap_ns = chance.between(SECOND_NS, 12 * SECOND_NS);
                 self.think_ns = chance.between(SECOND_NS, 14 * SECOND_NS);
