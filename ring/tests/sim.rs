@@ -585,6 +585,30 @@ fn a_listener_that_goes_resets_what_it_had_not_accepted() {
 }
 
 #[test]
+fn who_gives_up_while_it_connects_leaves_nobody_waiting() {
+    for seed in 0..200 {
+        let mut sim = Sim::new(seed);
+        sim.worker(async || {
+            let listener = Listener::bind(addr(1, 80)).expect("bound");
+            loop {
+                let Ok(conn) = listener.accept().await else { continue };
+                spawn(async move { drop(conn.recv().await) }).detach();
+            }
+        });
+        let client = sim.worker(async || {
+            sleep_until(now_ns() + MS).await;
+            // A part of a flight is enough for the question, and too little for the answer.
+            let _ = deadline(now_ns() + 1 + random_u64() % (4 * MS), Conn::connect(addr(1, 80))).await;
+        });
+        while !sim.is_finished(client) {
+            assert!(sim.step());
+        }
+        while sim.step() {}
+        assert_eq!(sim.open_connections(), 0, "seed {seed}");
+    }
+}
+
+#[test]
 fn addresses_are_told_to_both_sides() {
     let mut sim = Sim::new(8);
     sim.worker(async || {

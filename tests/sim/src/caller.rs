@@ -19,6 +19,9 @@ pub use request::PANIC_MARK;
 /// A connection that was idle for longer is not used again: the gateway may be closing it at that very moment.
 const IDLE_MAX_NS: u64 = 50 * SECOND_NS;
 
+/// How often a slow reader waits: a large answer comes in thousands of pieces.
+const PAUSES_MAX: usize = 50;
+
 /// The main future of the worker that all callers run on; it ends with the last call.
 pub async fn run(script: Rc<Script>, ledger: Shared, start_ns: u64) {
     let tasks: Vec<_> = (0..script.lanes)
@@ -148,8 +151,12 @@ impl Caller<'_> {
     }
 
     async fn read(&self, conn: &Conn, answer: &mut Answer) -> End {
+        let mut pauses = 0;
         loop {
-            if let Manner::Slow(pause_ns) = self.it.manner {
+            if let Manner::Slow(pause_ns) = self.it.manner
+                && pauses < PAUSES_MAX
+            {
+                pauses += 1;
                 sleep_until(now_ns() + pause_ns).await;
             }
             let received = conn.recv().await;

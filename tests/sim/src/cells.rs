@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tidegate_core::admission::CallerCells;
-use tidegate_core::health::{AccountCell, KeyCell, PairCell, Phase, RouteCell};
+use tidegate_core::health::{AccountCell, KeyCell, KeyState, PairCell, Phase, RouteCell};
 use tidegate_core::quota::QuotaCell;
 use tidegate_core::{Moment, Snapshot};
 
@@ -141,12 +141,12 @@ impl Cells {
     pub fn note(&mut self, ledger: &Ledger) {
         let (now, step) = (Moment::from_ns(ledger.now_ns), ledger.step);
         for watch in self.accounts.iter_mut().flatten() {
-            watch.spent.note(!watch.cell.usable(), step);
+            watch.spent.note(watch.cell.spent_since().is_some(), step);
             for quota in &mut watch.quotas {
                 quota.shut.note(quota.cell.view(now).phase, now, step);
             }
             for key in &mut watch.keys {
-                key.unusable.note(!key.cell.usable(), step);
+                key.unusable.note(key.cell.state() != KeyState::Good, step);
                 for (cell, resting) in &mut key.pairs {
                     resting.note(cell.resting(now).is_some(), step);
                 }

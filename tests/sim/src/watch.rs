@@ -37,6 +37,8 @@ struct UpLink {
     current: Option<(usize, usize, Option<Place>)>,
     /// Bytes of replies that reached the gateway's socket.
     arrived: u64,
+    /// The step in which there were more than any reply had.
+    surplus_since: Option<u64>,
     /// Requests that it has carried.
     carried: usize,
 }
@@ -96,6 +98,10 @@ impl Watch {
             WireEvent::Arrive { link, by_client: false, bytes } => {
                 if let Some(up) = self.up.get_mut(&link) {
                     up.arrived += bytes as u64;
+                    let proper = ledger.proper_bytes.get(&link).copied().unwrap_or(0);
+                    if up.arrived > proper {
+                        up.surplus_since.get_or_insert(ledger.step);
+                    }
                 }
             }
             WireEvent::Arrive { .. } => {}
@@ -132,10 +138,6 @@ impl Watch {
         let Some(up) = self.up.get_mut(&link) else { return };
         if up.request.is_empty() {
             up.is_known = false;
-            let proper = ledger.proper_bytes.get(&link).copied().unwrap_or(0);
-            if up.arrived > proper {
-                ledger.fail(8, None, "a connection was used again on which more than a reply had arrived");
-            }
         }
         up.request.feed(Kind::Request, bytes);
         if !up.is_known && up.request.head().is_some() {
@@ -187,6 +189,9 @@ impl Watch {
         let place = Place { key, class, route: route_of(around.snapshot, up.provider, dialect, class) };
         up.carried += 1;
         let decided_after = record.decided_after(key);
+        if up.surplus_since.is_some_and(|it| it < decided_after) {
+            ledger.fail(8, Some(call), "a connection was used again on which more than a reply had arrived");
+        }
         up.current = Some((call, record.tries.len(), (!record.counts_tokens).then_some(place)));
         if !record.counts_tokens {
             cells.waits(&place, true);

@@ -120,6 +120,8 @@ impl Net {
             };
             let waker = link.ends[CLIENT].writer.take();
             self.wake(waker);
+            // Whoever let go of it meanwhile has left an end on its way.
+            self.pump(id, CLIENT);
         }
     }
 
