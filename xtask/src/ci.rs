@@ -3,7 +3,7 @@
 
 use crate::metadata::Workspace;
 use crate::progress::Board;
-use crate::{edges, licences, process, test, tidy};
+use crate::{edges, licences, process, sim, test, tidy};
 
 /// Runs all steps.
 pub(crate) fn steps(board: &mut Board, workspace: &Workspace) {
@@ -22,6 +22,7 @@ pub(crate) fn steps(board: &mut Board, workspace: &Workspace) {
         process::run_shown(&mut process::cargo(root, &arguments))
     });
     test::steps(board, workspace, false);
+    sim::step(board, workspace, sim::Range::DEFAULT);
     board.step("documentation", |_| {
         let mut command = process::cargo(root, &["doc", "--workspace", "--no-deps", "--locked"]);
         process::run_shown(command.env("RUSTDOCFLAGS", "--deny warnings"))

@@ -17,7 +17,7 @@ enum May {
 
 /// The table, in the order of the layers. A crate under [`May::Anything`], and any that only ends here, is depended on
 /// by nobody.
-const TABLE: [(&str, May); 12] = [
+const TABLE: [(&str, May); 13] = [
     ("tidegate-core", May::Only(&[])),
     ("tidegate-wire", May::Only(&[])),
     ("tidegate-ring", May::Only(&[])),
@@ -31,12 +31,14 @@ const TABLE: [(&str, May); 12] = [
     ("tidegate-loadtest", May::Only(&["tidegate-wire", "tidegate-ring"])),
     ("tidegate", May::Only(&["tidegate-gateway", "tidegate-actors", "tidegate-loadtest"])),
     ("tidegate-tests", May::Anything),
+    ("tidegate-sim", May::Anything),
     ("tidegate-loom", May::Only(&["tidegate-core"])),
     ("tidegate-bench", May::Anything),
     ("xtask", May::Only(&[])),
 ];
 /// Crates that nothing may depend on, not even those that may depend on anything.
-const LEAVES: [&str; 5] = ["tidegate", "tidegate-tests", "tidegate-loom", "tidegate-bench", "xtask"];
+const LEAVES: [&str; 6] =
+    ["tidegate", "tidegate-tests", "tidegate-sim", "tidegate-loom", "tidegate-bench", "xtask"];
 
 /// Checks the edges as one step.
 pub(crate) fn step(board: &mut Board, workspace: &Workspace) {

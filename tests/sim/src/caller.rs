@@ -188,7 +188,7 @@ impl Caller<'_> {
 
     fn ended(&self, end: End, answer: &Answer, is_reused: bool) {
         let mut ledger = self.ledger.borrow_mut();
-        let (step, now_ns) = (ledger.step, now_ns());
+        let (step, now_ns) = (ledger.step, ledger.now_ns);
         let record = &mut ledger.calls[self.call];
         record.request_id = answer.head().and_then(|it| it.field("x-tidegate-request-id").map(str::to_owned));
         record.attempt = answer.attempt();
@@ -199,7 +199,11 @@ impl Caller<'_> {
         if let End::Cut { before } = end
             && !self.is_excused(&ledger, before, is_reused, answer)
         {
-            ledger.fail(3, Some(self.call), format!("the connection ended without an answer, before: {before}"));
+            ledger.fail(
+                3,
+                Some(self.call),
+                format!("the connection ended without an answer, before: {before}"),
+            );
         }
         if ledger.calls[self.call].is_closing && end != End::Complete {
             ledger.fail(9, Some(self.call), format!("nothing goes wrong any more, and it ended as {end:?}"));
@@ -207,7 +211,13 @@ impl Caller<'_> {
     }
 
     /// Whether a connection may end without an answer, or in the middle of one.
-    fn is_excused(&self, ledger: &crate::ledger::Ledger, before: bool, is_reused: bool, answer: &Answer) -> bool {
+    fn is_excused(
+        &self,
+        ledger: &crate::ledger::Ledger,
+        before: bool,
+        is_reused: bool,
+        answer: &Answer,
+    ) -> bool {
         let troubles = self.script.troubles;
         let network = [Trouble::Reset, Trouble::Standstill].into_iter().any(|it| troubles.has(it));
         let panics = self.it.manner == Manner::Panics;

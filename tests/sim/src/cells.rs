@@ -75,7 +75,9 @@ impl ShutSince {
         };
         let goes_on = match (self.phase, phase) {
             // A rest that was made longer while it lasted.
-            (Some(Phase::Resting { until: before }), Phase::Resting { until }) => before == until || before > now,
+            (Some(Phase::Resting { until: before }), Phase::Resting { until }) => {
+                before == until || before > now
+            }
             (before, phase) => before == Some(phase),
         };
         if !goes_on {
@@ -212,7 +214,9 @@ impl Cells {
                     let view = quota.cell.view(now);
                     if view.in_flight != 0 {
                         let left = view.in_flight;
-                        let what = format!("quota {provider}-{account}-{class} is held by {left} calls that are over");
+                        let what = format!(
+                            "quota {provider}-{account}-{class} is held by {left} calls that are over"
+                        );
                         ledger.fail(1, None, what);
                     }
                     if let Phase::Ramping { waiting, .. } = view.phase
@@ -244,13 +248,18 @@ impl QuotaWatch {
         let view = self.cell.view(now);
         if self.waiting > view.in_flight {
             let (waiting, held) = (self.waiting, view.in_flight);
-            let what = format!("{waiting} requests wait for an answer of quota {name:?}, which is held by {held}");
+            let what =
+                format!("{waiting} requests wait for an answer of quota {name:?}, which is held by {held}");
             ledger.fail(2, None, what);
         }
         if let Phase::Ramping { allowance, waiting } = view.phase
             && waiting > allowance
         {
-            ledger.fail(2, None, format!("the ramp of quota {name:?} let {waiting} through and allows {allowance}"));
+            ledger.fail(
+                2,
+                None,
+                format!("the ramp of quota {name:?} let {waiting} through and allows {allowance}"),
+            );
         }
     }
 }

@@ -107,7 +107,11 @@ impl Checks {
         for (tenant, cells) in self.cells.callers.iter().enumerate() {
             let held = cells.in_flight();
             if held > connections {
-                ledger.fail(1, None, format!("tenant {tenant} has {held} permits and {connections} connections"));
+                ledger.fail(
+                    1,
+                    None,
+                    format!("tenant {tenant} has {held} permits and {connections} connections"),
+                );
             }
         }
         let lent = sim.lent_chunks();
@@ -131,7 +135,11 @@ impl Checks {
         self.cells.check_quiet(&mut ledger);
         let (connections, body_bytes) = (self.plane.connections(), self.plane.body_bytes());
         if connections != 0 || body_bytes != 0 {
-            ledger.fail(7, None, format!("{connections} slots and {body_bytes} bytes of bodies did not come home"));
+            ledger.fail(
+                7,
+                None,
+                format!("{connections} slots and {body_bytes} bytes of bodies did not come home"),
+            );
         }
         if sim.lent_chunks() != 0 {
             ledger.fail(7, None, format!("{} chunks did not come home", sim.lent_chunks()));

@@ -16,7 +16,8 @@ use tidegate_core::snapshot::{
 use crate::script::{Ask, ProviderScript, Script};
 
 /// Where callers connect.
-pub const GATEWAY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 4000);
+pub const GATEWAY: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 4000);
 /// Model classes of a provider.
 pub const CLASSES: usize = 2;
 

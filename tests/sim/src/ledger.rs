@@ -68,7 +68,7 @@ impl fmt::Display for Failure {
 }
 
 /// A call as its caller sees it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallRecord {
     /// Whose it is.
     pub tenant: usize,

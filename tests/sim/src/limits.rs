@@ -63,9 +63,12 @@ impl Limits {
     pub fn note_end(&mut self, entry: &Entry, ledger: &mut Ledger) {
         let usage = entry.call.usage;
         let Some(caller) = entry.call.caller.filter(|_| !entry.call.usage_estimated) else { return };
-        let began_ns = ledger.now_ns.saturating_sub(u64::try_from(entry.call.elapsed.as_nanos()).unwrap_or(0));
+        let began_ns =
+            ledger.now_ns.saturating_sub(u64::try_from(entry.call.elapsed.as_nanos()).unwrap_or(0));
         // Callers of the first revisions stand in the order of tenants; those behind a revoked one are left out.
-        let Some(bucket) = self.tenants.get_mut(caller.index()).filter(|_| entry.call.revision == 1) else { return };
+        let Some(bucket) = self.tenants.get_mut(caller.index()).filter(|_| entry.call.revision == 1) else {
+            return;
+        };
         if bucket.tokens > 0 {
             bucket.used.push((began_ns, usage.limited_input() + usage.output(), ledger.step));
         }

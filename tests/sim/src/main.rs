@@ -3,6 +3,8 @@
 //!
 //! A process each, not a thread: what the allocator counts is the process's.
 
+#![forbid(unsafe_code)]
+
 use std::alloc::System;
 use std::io::{BufRead, BufReader, IsTerminal, Write};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -37,7 +39,9 @@ fn main() -> ExitCode {
     let wish = match wish(std::env::args().skip(1)) {
         Ok(wish) => wish,
         Err(complaint) => {
-            say(&format!("{complaint}\nusage: tidegate-sim --seeds N [--from S] [--jobs J] | --seed S [--calls N] [--off a,b]"));
+            say(&format!(
+                "{complaint}\nusage: tidegate-sim --seeds N [--from S] [--jobs J] | --seed S [--calls N] [--off a,b]"
+            ));
             return ExitCode::from(2);
         }
     };
@@ -109,9 +113,12 @@ fn run_some(wish: &Wish, every: u64) -> bool {
     for seed in (wish.from..wish.from + wish.seeds).step_by(every as usize) {
         let outcome = run(&script(seed, wish.off, usize::MAX), STEPS_MAX);
         let [complete, error_event, refused, left, cut] = outcome.ends;
-        let numbers = format!("{} {complete} {error_event} {refused} {left} {cut} {}", outcome.steps, outcome.tries);
+        let numbers =
+            format!("{} {complete} {error_event} {refused} {left} {cut} {}", outcome.steps, outcome.tries);
         match outcome.failure {
-            None if outcome.steps >= STEPS_MAX => say(&format!("FAILED {seed} 0 {numbers} no end in {STEPS_MAX} steps")),
+            None if outcome.steps >= STEPS_MAX => {
+                say(&format!("FAILED {seed} 0 {numbers} no end in {STEPS_MAX} steps"))
+            }
             None => say(&format!("ok {seed} 0 {numbers}")),
             Some(failure) => {
                 good = false;
@@ -134,7 +141,9 @@ struct Sums {
 impl Sums {
     fn read(&mut self, line: &str) {
         let mut words = line.splitn(11, ' ');
-        let (Some(verdict), Some(seed), Some(assertion)) = (words.next(), words.next(), words.next()) else { return };
+        let (Some(verdict), Some(seed), Some(assertion)) = (words.next(), words.next(), words.next()) else {
+            return;
+        };
         for sum in &mut self.numbers {
             *sum += words.next().and_then(|it| it.parse::<u64>().ok()).unwrap_or(0);
         }

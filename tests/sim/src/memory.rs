@@ -64,7 +64,8 @@ impl Memory {
         let bound = workers * WORKER_BYTES + slots * SLOT_BYTES + body_bytes as usize + POOLS_BYTES;
         if self.held > bound as isize {
             let held = self.held;
-            let what = format!("{held} bytes are held for {connections} connections, and {bound} are allowed");
+            let what =
+                format!("{held} bytes are held for {connections} connections, and {bound} are allowed");
             ledger.fail(11, None, what);
         }
     }

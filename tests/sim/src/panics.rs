@@ -1,22 +1,30 @@
-//! The words of the last panic on this thread: the executor catches panics at the edge of their task, and only counts
-//! them.
+//! The words of the last panic in a run: the executor catches panics at the edge of their task, and only counts them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Once;
 
 thread_local! {
+    static IS_RUNNING: Cell<bool> = const { Cell::new(false) };
     static LAST: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// From now on panics are noted instead of printed.
-pub fn note() {
+/// Notes the panics of `work`, on this thread, instead of printing them.
+pub fn noting<T>(work: impl FnOnce() -> T) -> T {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        std::panic::set_hook(Box::new(|info| {
-            let text = info.to_string();
-            LAST.with(|last| last.replace(text));
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if IS_RUNNING.get() {
+                LAST.with(|last| last.replace(info.to_string()));
+            } else {
+                before(info);
+            }
         }));
     });
+    IS_RUNNING.set(true);
+    let done = work();
+    IS_RUNNING.set(false);
+    done
 }
 
 /// What the last one said, and where.

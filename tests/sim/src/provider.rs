@@ -119,7 +119,9 @@ impl Providers {
             self.fail(8, Some(mark.call), format!("foreign marks in one request: {found:?}"));
         }
         let whole = message.body().len();
-        if head.fields.iter().any(|(_, value)| value.contains("vk-")) || find(message.body(), b"vk-").is_some() {
+        if head.fields.iter().any(|(_, value)| value.contains("vk-"))
+            || find(message.body(), b"vk-").is_some()
+        {
             self.fail(8, Some(mark.call), "a virtual key went upstream");
         }
         let holds = |text: &str| find(message.body(), text.as_bytes()).is_some();

@@ -58,8 +58,7 @@ pub struct Outcome {
 
 /// Plays `script`, but no more than `steps_max` steps of it.
 pub fn run(script: &Script, steps_max: u64) -> Outcome {
-    panics::note();
-    Run::new(script).play(steps_max)
+    panics::noting(|| Run::new(script).play(steps_max))
 }
 
 struct Run {

@@ -356,7 +356,9 @@ fn events(script: &Script, span_ns: u64) -> Vec<(u64, Event)> {
                 Trouble::WallJump => {
                     Event::WallJump(chance.one_of(&[-86_400_000, -3_000, 3_000, 86_400_000, 2_678_400_000]))
                 }
-                Trouble::Shutdown => Event::Shutdown(chance.below(10 * SECOND_NS), chance.below(30 * SECOND_NS)),
+                Trouble::Shutdown => {
+                    Event::Shutdown(chance.below(10 * SECOND_NS), chance.below(30 * SECOND_NS))
+                }
                 _ => continue,
             };
             events.push((at_ns, event));

@@ -176,9 +176,8 @@ impl Watch {
         let Some(key) = secret.and_then(key_of_secret) else {
             return ledger.fail(8, Some(call), "a request went upstream without a credential of ours");
         };
-        let class = (0..config::CLASSES).find(|class| {
-            find(up.request.body(), config::model_name(dialect, *class).as_bytes()).is_some()
-        });
+        let class = (0..config::CLASSES)
+            .find(|class| find(up.request.body(), config::model_name(dialect, *class).as_bytes()).is_some());
         let (Some(class), Some(revision)) = (class, revision_of_path(head.path())) else {
             return ledger.fail(8, Some(call), format!("a request went to {:?}", head.start));
         };
@@ -267,7 +266,8 @@ impl Watch {
             return;
         }
         self.paid.push(now_ns);
-        let of_late = |all: &[u64], span_ns: u64| all.iter().rev().take_while(|it| **it + span_ns >= now_ns).count();
+        let of_late =
+            |all: &[u64], span_ns: u64| all.iter().rev().take_while(|it| **it + span_ns >= now_ns).count();
         let moves = of_late(&self.paid, SECOND_NS);
         // The floor, a bucket of one second, in two seconds that one may span; and a fifth of the calls of late.
         let allowed = 20 + of_late(&self.first_tries, 100 * SECOND_NS) / 5 + 1;

@@ -6,7 +6,7 @@ use crate::ledger::{End, Ledger, Mark, marks};
 use crate::script::{CallScript, Manner};
 
 /// What providers make replies large by.
-pub const FILLER: u8 = b'x';
+const FILLER: u8 = b'x';
 
 /// An answer, as far as it has come.
 pub struct Answer {
@@ -99,7 +99,8 @@ impl Answer {
 
     /// Another request may follow on the connection.
     pub fn keeps_connection(&self) -> bool {
-        let closes = |head: &Head| head.field("connection").is_some_and(|it| it.eq_ignore_ascii_case("close"));
+        let closes =
+            |head: &Head| head.field("connection").is_some_and(|it| it.eq_ignore_ascii_case("close"));
         self.message.is_done() && self.message.surplus().is_empty() && !self.head().is_none_or(closes)
     }
 

@@ -8,7 +8,7 @@ use crate::script::{CallScript, Manner};
 pub const PANIC_MARK: &str = "PANIC-AT-THIS";
 
 /// The request of a call.
-pub fn write(call: usize, it: &CallScript) -> Vec<u8> {
+pub(super) fn write(call: usize, it: &CallScript) -> Vec<u8> {
     let body = body(call, it);
     let path = match (it.dialect, it.counts_tokens) {
         (0, false) => "/v1/messages",

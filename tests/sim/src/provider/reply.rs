@@ -6,7 +6,7 @@ use super::{Asked, Base, Turn, usage_of};
 use crate::ledger::piece;
 
 /// An answer in the parts in which it is written.
-pub struct Written {
+pub(super) struct Written {
     /// The head, then the body bit by bit.
     pub parts: Vec<Vec<u8>>,
     /// Another request may follow.
@@ -14,7 +14,7 @@ pub struct Written {
 }
 
 /// The answer to `asked`.
-pub fn write(asked: &Asked, turn: &Turn, limits: &Stated) -> Written {
+pub(super) fn write(asked: &Asked, turn: &Turn, limits: &Stated) -> Written {
     if turn.garbage {
         let parts = vec![b"\x16\x03\x01 this is no HTTP at all\r\n\r\n".to_vec()];
         return Written { parts, keeps_connection: false };

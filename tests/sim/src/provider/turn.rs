@@ -123,7 +123,12 @@ impl Turn {
             think_ns: chance.below(40 * MS_NS),
             gap_ns: chance.one_of(&[0, 0, MS_NS, 30 * MS_NS]),
             pieces,
-            framing: chance.one_of(&[Framing::Chunked, Framing::Chunked, Framing::Length, Framing::UntilClose]),
+            framing: chance.one_of(&[
+                Framing::Chunked,
+                Framing::Chunked,
+                Framing::Length,
+                Framing::UntilClose,
+            ]),
             hangup: false,
             output_tokens: chance.between(pieces as u64, 900),
         }
