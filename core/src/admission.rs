@@ -224,7 +224,8 @@ impl CallerCells {
     }
 
     fn end_call(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "a permit settles once");
     }
 }
 

@@ -47,6 +47,7 @@ impl Calls {
     pub(super) fn end(&self) {
         let _ = step::<()>(&self.0, |word| {
             let word = Word::unpack(word);
+            debug_assert!(word.in_flight > 0, "a hold is given up once");
             Ok(Word { in_flight: word.in_flight.saturating_sub(1), ..word }.pack())
         });
     }
