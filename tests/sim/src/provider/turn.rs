@@ -155,7 +155,8 @@ impl Turn {
             }
             Trouble::Stall => {
                 self.stall_after = Some(1 + chance.below(1_500) as usize);
-                self.stall_ns = chance.one_of(&[SECOND_NS, 14 * SECOND_NS, 40 * SECOND_NS]);
+                self.stall_ns =
+                    chance.one_of(&[SECOND_NS, 14 * SECOND_NS, 40 * SECOND_NS, 86_400 * SECOND_NS]);
             }
             Trouble::Garbage => self.garbage = true,
             Trouble::StreamError => self.error_at = Some(chance.below(self.pieces as u64 + 1) as usize),
