@@ -7,7 +7,7 @@ use crate::script::Script;
 use crate::trouble::Troubles;
 
 /// A run takes no more steps.
-pub const STEPS_MAX: u64 = 3_000_000;
+pub const STEPS_MAX: u64 = 30_000_000;
 
 /// What still fails.
 #[derive(Clone, Debug)]
