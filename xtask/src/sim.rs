@@ -39,7 +39,7 @@ impl Range {
 pub(crate) fn step(board: &mut Board, workspace: &Workspace, range: Range) {
     board.step("simulator", |_| {
         let (seeds, from) = (range.seeds.to_string(), range.from.to_string());
-        let arguments = ["run", "--profile=sim", "--package=tidegate-sim", "--locked", "--"];
+        let arguments = ["run", "--profile=soak", "--package=tidegate-sim", "--locked", "--"];
         let mut command = process::cargo(&workspace.root, &arguments);
         command.args(["--seeds", &seeds, "--from", &from]);
         let mut ran = 0;

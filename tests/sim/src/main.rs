@@ -215,7 +215,7 @@ fn sum_up(sums: &Sums, wish: &Wish, ended: bool) -> bool {
         let least = shrink(*seed, &failure);
         say(&format!(
             "seed {seed}: fails with its first {} calls and trouble {}, at step {}; again by\n  \
-             cargo run --profile sim -p tidegate-sim -- --seed {seed} --calls {} --off {}",
+             cargo run --profile soak -p tidegate-sim -- --seed {seed} --calls {} --off {}",
             least.calls, least.on, least.outcome.steps, least.calls, least.off
         ));
         tell_failure(&least.outcome);
