@@ -325,23 +325,32 @@ fn read_request(
 fn read_chunks(socket: &mut TcpStream, received: &mut Vec<u8>, shared: &Shared) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {
-        let line = loop {
-            match received.windows(2).position(|it| it == b"\r\n") {
-                Some(at) => break at,
-                None => more(socket, received, shared)?,
-            }
-        };
-        let size = String::from_utf8_lossy(&received[..line]).into_owned();
-        let size = usize::from_str_radix(&size, 16).expect("a chunk's size");
-        while received.len() < line + 2 + size + 2 {
-            more(socket, received, shared)?;
-        }
-        let chunk: Vec<u8> = received.drain(..line + 2 + size + 2).collect();
-        body.extend_from_slice(&chunk[line + 2..line + 2 + size]);
+        let line = read_line(socket, received, shared)?;
+        let size = usize::from_str_radix(&line, 16).expect("a chunk's size");
         if size == 0 {
+            // Trailers, down to the empty line.
+            while !read_line(socket, received, shared)?.is_empty() {}
             return Some(body);
         }
+        while received.len() < size + 2 {
+            more(socket, received, shared)?;
+        }
+        body.extend(received.drain(..size));
+        received.drain(..2);
     }
+}
+
+/// A line, without its end.
+fn read_line(socket: &mut TcpStream, received: &mut Vec<u8>, shared: &Shared) -> Option<String> {
+    let end = loop {
+        match received.windows(2).position(|it| it == b"\r\n") {
+            Some(at) => break at,
+            None => more(socket, received, shared)?,
+        }
+    };
+    let line = String::from_utf8_lossy(&received[..end]).into_owned();
+    received.drain(..end + 2);
+    Some(line)
 }
 
 fn more(socket: &mut TcpStream, received: &mut Vec<u8>, shared: &Shared) -> Option<()> {
@@ -363,4 +372,23 @@ fn more(socket: &mut TcpStream, received: &mut Vec<u8>, shared: &Shared) -> Opti
 
 fn is_timeout(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A trailer is the end of its body and not the beginning of the next request.
+    #[test]
+    fn a_body_in_chunks_ends_behind_its_trailers() {
+        let upstream = Upstream::start(|_| whole(200, &[], "{}"));
+        let mut socket = TcpStream::connect(upstream.address()).expect("it listens");
+        let request = "POST /a HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n";
+        let next = "GET /b HTTP/1.1\r\nhost: h\r\n\r\n";
+        write!(socket, "{request}content-length: 5\r\n\r\n{next}").expect("sent");
+        crate::time::wait_for("both are heard", Duration::from_secs(5), || upstream.count() == 2);
+        let heard = upstream.heard();
+        assert_eq!(heard[0].body, b"hi");
+        assert!(heard[1].head.starts_with("GET /b "), "{}", heard[1].head);
+    }
 }
