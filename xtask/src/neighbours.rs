@@ -1,5 +1,6 @@
-//! Other readers of HTTP that the black-box tests hold the gateway against: nginx and HAProxy as the distribution has
-//! them. Installed where that can be done; where it cannot, the tests say what they leave out.
+//! Programs that the black-box tests hold the gateway against, as the distribution has them: nginx and HAProxy, which read
+//! the same bytes, and slowhttptest, which sends them slowly. Installed where that can be done; where it cannot, the tests
+//! say what they leave out.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,8 +9,9 @@ use crate::process;
 use crate::progress::{Board, say};
 
 /// Program and package.
-const NEIGHBOURS: [(&str, &str); 2] = [("nginx", "nginx-light"), ("haproxy", "haproxy")];
-/// Where Debian keeps servers: not in every user's path.
+const NEIGHBOURS: [(&str, &str); 3] =
+    [("nginx", "nginx-light"), ("haproxy", "haproxy"), ("slowhttptest", "slowhttptest")];
+/// Where Debian keeps programs; those of servers are not in every user's path.
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"];
 
 /// Installs what is missing as one step; at once if nothing is. What cannot be installed is no failure.
@@ -17,9 +19,9 @@ pub(crate) fn step(board: &mut Board) {
     board.step("neighbours", |_| {
         let missing: Vec<&str> = NEIGHBOURS.iter().filter(|it| !is_there(it.0)).map(|it| it.1).collect();
         if missing.is_empty() {
-            say("installed already: nginx, haproxy");
+            say(&format!("installed already: {}", NEIGHBOURS.map(|it| it.0).join(", ")));
         } else if let Err(why) = install(&missing) {
-            say(&format!("NOT INSTALLED: {}: {why}. Their comparisons are skipped.", missing.join(", ")));
+            say(&format!("NOT INSTALLED: {}: {why}. What needs them is skipped.", missing.join(", ")));
         }
         Ok(())
     });
