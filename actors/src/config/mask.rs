@@ -8,7 +8,7 @@ use super::tree::{Node, Shape};
 const SECRET: [&str; 4] = ["value", "key", "token", "proxy"];
 
 /// Fields whose values may be shown, with what stands inside of them.
-const SHOWN: [&str; 43] = [
+const SHOWN: [&str; 45] = [
     "account",
     "base_url",
     "ca_file",
@@ -42,6 +42,7 @@ const SHOWN: [&str; 43] = [
     "passthrough",
     "private",
     "proxy_protocol",
+    "responses_max",
     "rpm",
     "socket",
     "state_account",
@@ -50,6 +51,7 @@ const SHOWN: [&str; 43] = [
     "total",
     "tpm",
     "trusted_proxies",
+    "unknown_responses",
     "weight",
     "workers",
 ];
