@@ -1,6 +1,6 @@
-//! Programs that the black-box tests hold the gateway against, as the distribution has them: nginx and HAProxy, which read
-//! the same bytes, and slowhttptest, which sends them slowly. Installed where that can be done; where it cannot, the tests
-//! say what they leave out.
+//! Programs that the black-box tests hold the gateway against, as the distribution has them: nginx and HAProxy, which
+//! read the same bytes, and slowhttptest, which sends them slowly. Installed where that can be done; where it cannot,
+//! the tests say what they leave out.
 
 use std::path::Path;
 use std::process::Command;
