@@ -60,6 +60,7 @@ pub struct Presenter<'a> {
     /// When it came.
     pub now: Moment,
 }
+
 /// Bytes of an idempotency key that goes upstream.
 pub const IDEMPOTENCY_KEY_BYTES: usize = 41;
 

@@ -26,6 +26,12 @@ impl Secret {
         &self.0
     }
 
+    /// Whether [`Secret::hide_in`] would find anything in `text` to strike out.
+    pub fn stands_in(&self, text: &[u8]) -> bool {
+        let secret = self.expose().as_bytes();
+        secret.len() >= SECRET_HIDDEN_BYTES_MIN && memmem::find(text, secret).is_some()
+    }
+
     /// Strikes the secret out of `text`, wherever it stands in it as it is. Returns how many bytes at the end may be
     /// the beginning of one whose rest is still to come: they belong in front of the next piece.
     ///
@@ -110,10 +116,13 @@ mod tests {
             ("sk-canarys", "*********s", 1),
         ] {
             let mut text = text.as_bytes().to_vec();
+            assert_eq!(secret.stands_in(&text), expect.contains("*********"), "{expect}");
             assert_eq!(secret.hide_in(&mut text), open, "{expect}");
+            assert!(!secret.stands_in(&text));
             assert_eq!(String::from_utf8_lossy(&text), expect);
         }
         let mut words = b"a key that is a word".to_vec();
+        assert!(!Secret::new("key".into()).stands_in(&words));
         assert_eq!(Secret::new("key".into()).hide_in(&mut words), 0);
         assert_eq!(Secret::new(String::new()).hide_in(&mut words), 0);
         assert_eq!(words, b"a key that is a word");

@@ -64,15 +64,14 @@ impl<'a> Ownership<'a> {
         known.map_or(self.unknown_responses, |it| it == owner)
     }
 
-    /// The caller made this response, which may be stored. Where there is no room its owner stays unknown: it is the
-    /// control plane that forgets the oldest.
+    /// The caller made this response, which may be stored. Where there is no room its owner stays unknown until the
+    /// control plane has forgotten the oldest; how many are known is a metric.
     pub(crate) fn made_response(&self, id: &str) {
         let mark = ObjectMark::of_response(self.provider, id);
         if let Some(owner) = self.owner
             && self.responses.owner_of(mark).is_none()
-            && self.responses.insert(mark, owner).is_err()
         {
-            tracing::warn!(provider = self.provider, "no room to note the owner of a response");
+            let _ = self.responses.insert(mark, owner);
         }
     }
 

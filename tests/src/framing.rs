@@ -4,6 +4,7 @@
 
 pub mod call;
 pub mod corpora;
+pub mod front;
 pub mod llhttp;
 pub mod mutation;
 pub mod random;

@@ -7,34 +7,14 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use tidegate_tests::client::{Client, MESSAGES_FIELDS, joined, messages, request};
+use tidegate_tests::framing::front::{NARROW_KEY, POOR_KEY, yaml};
 use tidegate_tests::messages::{self as protocol, VIRTUAL_KEY};
 use tidegate_tests::time::pause_ms;
 use tidegate_tests::upstream::{Step, Upstream, streamed, whole};
 use tidegate_tests::{Gateway, both_drivers};
 
-const POOR_KEY: &str = "vk-poor-0123456789-0123456789-abcdefgh";
-const NARROW_KEY: &str = "vk-narrow-0123456789-0123456789-abcdef";
 const POISON: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison";
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
-
-fn yaml(url: &str) -> String {
-    format!(
-        r#"
-providers:
-  mock:
-    kind: anthropic
-    base_url: "{url}"
-    keys: [{{ name: only, value: "upstream-key-1" }}]
-models:
-  front: {{ chain: [mock/claude-sonnet-5-5] }}
-  back: {{ chain: [mock/claude-opus-5] }}
-virtual_keys:
-  - {{ name: tester, key: "{VIRTUAL_KEY}" }}
-  - {{ name: poor, key: "{POOR_KEY}", limits: {{ rpm: 1 }} }}
-  - {{ name: narrow, key: "{NARROW_KEY}", models: [front] }}
-"#
-    )
-}
 
 /// A whole call that must never be heard.
 fn attack() -> Vec<u8> {

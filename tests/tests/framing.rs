@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tidegate_tests::client::Client;
 use tidegate_tests::framing::call::{BODY, call, key, requests};
+use tidegate_tests::framing::front::yaml;
 use tidegate_tests::framing::{End, Random, Reading, Vector, read_replies, read_requests, vectors};
 use tidegate_tests::messages::VIRTUAL_KEY;
 use tidegate_tests::time::pause_ms;
@@ -122,26 +123,6 @@ fn each_class_is_shown_or_does_not_apply() {
     }
     assert!(classes > 30);
 }
-
-fn yaml(upstream: &Upstream) -> String {
-    format!(
-        r#"
-providers:
-  mock:
-    kind: anthropic
-    base_url: "{url}"
-    keys: [{{ name: only, value: "upstream-key-1" }}]
-models:
-  front: {{ chain: [mock/claude-sonnet-5-5] }}
-virtual_keys:
-  - {{ name: tester, key: "{VIRTUAL_KEY}" }}
-  - {{ name: poor, key: "{POOR_KEY}", limits: {{ rpm: 1 }} }}
-"#,
-        url = upstream.url()
-    )
-}
-
-const POOR_KEY: &str = "vk-poor-0123456789-0123456789-abcdefgh";
 
 /// Statuses of the answers (`505|400` is one of two), and the word for what becomes of the connection.
 fn expected_of(vector: &Vector) -> (Vec<&str>, &str) {
@@ -302,7 +283,7 @@ both_drivers! {
     /// Each vector on a connection of its own, in one piece.
     fn requests_at_the_gateway(driver) {
         let upstream = Upstream::start(|_| whole(200, &[], CLEAN));
-        let gateway = Gateway::start(driver, 1, &yaml(&upstream));
+        let gateway = Gateway::start(driver, 1, &yaml(&upstream.url()));
         for vector in requests() {
             hold(&gateway, &upstream, &vector, &[&vector.bytes]);
         }
@@ -311,7 +292,7 @@ both_drivers! {
     /// The same cut at two places, which a seed chooses.
     fn requests_in_pieces_at_the_gateway(driver) {
         let upstream = Upstream::start(|_| whole(200, &[], CLEAN));
-        let gateway = Gateway::start(driver, 1, &yaml(&upstream));
+        let gateway = Gateway::start(driver, 1, &yaml(&upstream.url()));
         let mut random = Random::new(1);
         for vector in requests() {
             let bytes = &vector.bytes;

@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use tidegate_tests::framing::call::{key, requests};
+use tidegate_tests::framing::front::yaml;
 use tidegate_tests::framing::{End, Message, Reading, mutation, read_requests};
-use tidegate_tests::messages::VIRTUAL_KEY;
 use tidegate_tests::neighbours::{self, CHAIN_FIELD, Neighbour, View};
 use tidegate_tests::time::variable;
 use tidegate_tests::{Gateway, Heard, Upstream, both_drivers, say};
@@ -138,22 +138,6 @@ fn neighbours_read_the_same_bounds() {
     let stale: Vec<_> = exclusions.iter().filter(|it| !found.iter().any(|text| known(it, text))).collect();
     // A longer run from another seed has other cases.
     assert!(stale.is_empty() || variable("TIDEGATE_FRAMING_FROM").is_some(), "no longer needed: {stale:?}");
-}
-
-fn yaml(url: &str) -> String {
-    format!(
-        r#"
-providers:
-  mock:
-    kind: anthropic
-    base_url: "{url}"
-    keys: [{{ name: only, value: "upstream-key-1" }}]
-models:
-  front: {{ chain: [mock/claude-sonnet-5-5] }}
-virtual_keys:
-  - {{ name: tester, key: "{VIRTUAL_KEY}" }}
-"#
-    )
 }
 
 /// Which messages of a reading the calls upstream are: each the next one of its path and its body, or it is none of them.

@@ -5,6 +5,7 @@
 use crate::metadata::Workspace;
 use crate::process;
 use crate::progress::Board;
+use crate::sim;
 use crate::totals::Runner;
 
 /// One long run.
@@ -17,28 +18,38 @@ struct Run {
     test: &'static str,
 }
 
-const RUNS: [Run; 5] = [
+const RUNS: [Run; 6] = [
     Run { name: "spread", length: ("TIDEGATE_SPREAD_SECONDS", "120"), test: "spread" },
     Run { name: "take-over", length: ("TIDEGATE_TAKEOVERS", "20"), test: "takeover" },
     Run { name: "large", length: ("TIDEGATE_LARGE", "100x100"), test: "large" },
+    Run { name: "neighbours", length: ("TIDEGATE_FRAMING_SEEDS", "20000"), test: "neighbours" },
     Run { name: "slow-peers", length: ("TIDEGATE_SLOW_SECONDS", "30"), test: "slow_peers" },
     Run { name: "streams", length: ("TIDEGATE_STREAMS", "9500x600"), test: "streams" },
 ];
 
+/// The simulator's long run: its name, and seeds that no change is run with.
+const SIMULATOR: (&str, sim::Range) = ("simulator", sim::Range { seeds: 100_000, from: 1_000_000 });
+
 /// Whether there is such a run.
 pub(crate) fn is_run(name: &str) -> bool {
-    RUNS.iter().any(|it| it.name == name)
+    name == SIMULATOR.0 || RUNS.iter().any(|it| it.name == name)
 }
 
 /// The names of all runs.
 pub(crate) fn names() -> String {
-    RUNS.map(|it| it.name).join(", ")
+    format!("{}, {}", SIMULATOR.0, RUNS.map(|it| it.name).join(", "))
 }
 
 /// Builds once, then the runs of these names, or all of them.
 pub(crate) fn steps(board: &mut Board, workspace: &Workspace, names: &[&str]) {
     let root = &workspace.root;
+    if names.is_empty() || names.contains(&SIMULATOR.0) {
+        sim::step(board, workspace, SIMULATOR.1);
+    }
     let chosen = || RUNS.iter().filter(|it| names.is_empty() || names.contains(&it.name));
+    if chosen().next().is_none() {
+        return;
+    }
     let programs = [
         "build",
         "--profile=soak",

@@ -42,6 +42,11 @@ impl FieldTable {
         Ok(())
     }
 
+    /// The head as it was received.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     pub(super) fn len(&self) -> usize {
         self.fields.len()
     }

@@ -98,6 +98,11 @@ impl ResponseHead {
         self.table.all(name)
     }
 
+    /// The head as it was received.
+    pub fn bytes(&self) -> &[u8] {
+        self.table.bytes()
+    }
+
     /// Lets `change` write over the bytes of each field's value, after its meaning was read; none gets longer or
     /// shorter, and each is checked again where it is written.
     pub fn each_value(&mut self, change: impl FnMut(&mut [u8])) {
