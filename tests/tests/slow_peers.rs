@@ -201,6 +201,7 @@ both_drivers! {
             });
             torrent.wait_until_still();
             let grown = rig.gateway.resident_bytes().saturating_sub(before);
+            say(&format!("{driver:?}: grown by {} KiB for {READERS} readers that read nothing", grown / 1024));
             assert!(grown <= READERS as u64 * READER_BYTES_MAX, "grown by {grown} bytes for readers that read nothing");
             readers
         });
