@@ -22,7 +22,7 @@ use crate::route::{Plan, PlannedTarget};
 use crate::snapshot::{AccountId, Snapshot};
 use crate::verdict::{TargetFailure, Verdict};
 
-pub use exchange::{Deadlines, Exchange};
+pub use exchange::{Closing, Deadlines, Exchange};
 use exchange::{Pass, Refusals};
 use tally::Tally;
 
@@ -186,6 +186,34 @@ impl Walk {
             self.keeps_answer = true;
         }
         Next::TryAgain
+    }
+
+    /// Takes back an exchange whose request did not go out a second time, because its way is closed by now
+    /// ([`Exchange::closed_meanwhile`]). Nothing is blamed, and the move is free: its cause is out of play.
+    pub fn withdraw(&mut self, exchange: Exchange, closing: Closing) {
+        let (account, key) = (exchange.account, exchange.key);
+        let configured = exchange.target.name.is_configured();
+        // What went out the first time may have been counted: the reservation settles by drop.
+        drop(exchange);
+        match closing {
+            Closing::Route { until, overloaded } => {
+                self.tally.note_route(until, overloaded);
+                self.go_to_next_target();
+            }
+            Closing::Quota { until } => {
+                self.tally.note_limited(until);
+                self.tried.add(account, key, Scope::Quota);
+            }
+            Closing::Account => {
+                self.tally.note(Verdict::AccountSpent, configured);
+                self.tried.add(account, key, Scope::Account);
+            }
+            Closing::Key => {
+                self.tally.note(Verdict::KeyRefused, configured);
+                self.tried.add(account, key, Scope::Key);
+            }
+        }
+        self.owes_move = false;
     }
 
     /// How often the call was sent, the present time included.

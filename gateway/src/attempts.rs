@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tidegate_core::access::Try;
 use tidegate_core::admission::Permit;
-use tidegate_core::attempt::{Action, Context, Exchange, GiveUp, Next, Walk};
+use tidegate_core::attempt::{Action, Closing, Context, Exchange, GiveUp, Next, Walk};
 use tidegate_core::caller::Caller;
 use tidegate_core::report::{AttemptReport, CallEnd, Report};
 use tidegate_core::route::State;
@@ -86,6 +86,8 @@ pub(crate) enum Tried {
     Answered,
     /// Before the commit point: the walk goes on.
     Failed(Box<Failed>),
+    /// Before the commit point: it was not sent again, because the way is closed by now. The walk goes on.
+    Withdrawn(Box<Exchange>, Closing),
     /// The caller sent what must not go on: the call ends with this.
     Refused(Fault, Option<String>),
 }
@@ -154,6 +156,10 @@ impl<'a, 'r> Serving<'a, 'r> {
             let failed = match self.try_once(line, exchange).await? {
                 Tried::Answered => return Ok(()),
                 Tried::Refused(fault, detail) => return Err(Stop::Fault(fault, detail)),
+                Tried::Withdrawn(exchange, closing) => {
+                    walk.withdraw(*exchange, closing);
+                    continue;
+                }
                 Tried::Failed(failed) => failed,
             };
             self.used = used_before || (self.used && may_have_worked(failed.verdict));

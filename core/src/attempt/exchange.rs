@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::Context;
-use crate::health::RoutePass;
+use crate::health::{Phase, RouteGate, RoutePass};
 use crate::limits::{PAIR_REST, PLAN_ACCOUNTS_MAX};
 use crate::moment::Moment;
 use crate::quota::{ObservedLimits, QuotaCell, QuotaHold};
@@ -54,6 +54,27 @@ pub(super) struct Pass {
     pub(super) counted: bool,
     /// The caller's own credential: only what is said about the route is news of anything here.
     pub(super) own_credential: bool,
+}
+
+/// What closed to a try between its choice and a second sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// The account has no money any more.
+    Account,
+    /// The key is suspect, out, or rests for the model.
+    Key,
+    /// The quota rests or is being probed.
+    Quota {
+        /// When to look again.
+        until: Moment,
+    },
+    /// The route backs off, its breaker is open, or it is being probed.
+    Route {
+        /// When to look again.
+        until: Moment,
+        /// Overload is the reason, else failures.
+        overloaded: bool,
+    },
 }
 
 /// When an exchange has taken too long.
@@ -109,6 +130,34 @@ impl Exchange {
     /// Whether a byte of the request went out.
     pub fn was_sent(&self) -> bool {
         self.sent_at.is_some()
+    }
+
+    /// What closed since this try was chosen: asked before its request goes out a second time, because a kept
+    /// connection may die late and much may have been learned meanwhile. A probe is not closed to itself.
+    pub fn closed_meanwhile(&self, snapshot: &Snapshot, now: Moment) -> Option<Closing> {
+        let key = snapshot.key(self.key);
+        if !snapshot.account(self.account).cell.usable() {
+            return Some(Closing::Account);
+        }
+        if !key.cell.usable() || key.pairs[self.route.index()].resting(now).is_some() {
+            return Some(Closing::Key);
+        }
+        if !self.pass.hold.as_ref().is_some_and(QuotaHold::is_probe) {
+            match self.quota(snapshot).view(now).phase {
+                Phase::Resting { until } | Phase::Probing { lease_until: until } => {
+                    return Some(Closing::Quota { until: until.max(now) });
+                }
+                Phase::Open | Phase::Ramping { .. } => {}
+            }
+        }
+        if self.pass.route.as_ref().is_some_and(RoutePass::is_probe) {
+            return None;
+        }
+        match snapshot.provider(self.provider).route(self.route).cell.gate(now) {
+            RouteGate::Open => None,
+            RouteGate::Closed { until, overloaded } => Some(Closing::Route { until, overloaded }),
+            RouteGate::Probe => Some(Closing::Route { until: now, overloaded: false }),
+        }
     }
 
     /// Takes over what a reply states about limits. Right after its head, good or bad.

@@ -13,6 +13,7 @@ use crate::usage::Usage;
 use crate::verdict::TlsFailure;
 
 mod bounds;
+mod withdrawn;
 
 const SOON: Duration = Duration::from_secs(20);
 const LIMITED: Verdict = Verdict::QuotaLimited { retry_after: Some(SOON) };

@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
-use tidegate_core::attempt::{Deadlines, Exchange};
+use tidegate_core::attempt::{Closing, Deadlines, Exchange};
 use tidegate_core::report::{OrganizationReport, Report};
 use tidegate_core::route::State;
 use tidegate_core::verdict::{TargetFailure, Verdict};
@@ -35,6 +35,8 @@ enum Replied {
     Reply(Reply),
     /// None, and what its absence means.
     Failed(Verdict),
+    /// None, and the way is closed by now on which it would be asked for again.
+    Closed(Closing),
     /// The caller sent what must not go on.
     Refused(Fault, Option<String>),
 }
@@ -105,6 +107,7 @@ impl Serving<'_, '_> {
         match replied? {
             Replied::Reply(reply) => self.handle_reply(line, exchange, reply, head, takes_usage_out).await,
             Replied::Failed(verdict) => Ok(failed(exchange, verdict)),
+            Replied::Closed(closing) => Ok(Tried::Withdrawn(Box::new(exchange), closing)),
             Replied::Refused(fault, detail) => Ok(Tried::Refused(fault, detail)),
         }
     }
@@ -163,7 +166,12 @@ impl Serving<'_, '_> {
             let replied = pin!(upstream::request_reply(connected, slices, head, &deadlines));
             match line.hold(self.record, replied).await? {
                 Ok(reply) => return Ok(Replied::Reply(reply)),
-                Err(ReplyFailure::NeverBegan) if reused => reuse = false,
+                Err(ReplyFailure::NeverBegan) if reused => {
+                    if let Some(closing) = exchange.closed_meanwhile(snapshot, self.worker.now()) {
+                        return Ok(Replied::Closed(closing));
+                    }
+                    reuse = false;
+                }
                 Err(failure) => {
                     return Ok(Replied::Failed(Verdict::TargetFailed(failure.target_failure())));
                 }
