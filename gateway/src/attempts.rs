@@ -16,6 +16,7 @@ use tidegate_core::report::{AttemptReport, CallEnd, Report};
 use tidegate_core::route::State;
 use tidegate_core::snapshot::KeyId;
 use tidegate_core::usage::Usage;
+use tidegate_core::verdict::TargetFailure;
 use tidegate_core::{Fault, Verdict};
 use tidegate_providers::{Cursor, Dialect, Operation};
 use tidegate_wire::head::{RequestHead, ResponseHead};
@@ -157,6 +158,9 @@ impl<'a, 'r> Serving<'a, 'r> {
                 Tried::Answered => return Ok(()),
                 Tried::Refused(fault, detail) => return Err(Stop::Fault(fault, detail)),
                 Tried::Withdrawn(exchange, closing) => {
+                    // Told as what it met; the target is not blamed for a kept connection that died.
+                    let cut = Verdict::TargetFailed(TargetFailure::Cut);
+                    self.record.tries.judge(&self.attempt_report(&exchange, cut, 0));
                     walk.withdraw(*exchange, closing);
                     continue;
                 }

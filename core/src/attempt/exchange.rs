@@ -133,7 +133,8 @@ impl Exchange {
     }
 
     /// What closed since this try was chosen: asked before its request goes out a second time, because a kept
-    /// connection may die late and much may have been learned meanwhile. A probe is not closed to itself.
+    /// connection may die late and much may have been learned meanwhile. A probe is not closed to itself; a call that
+    /// says nothing about health needs no probe to go where a rest is over.
     pub fn closed_meanwhile(&self, snapshot: &Snapshot, now: Moment) -> Option<Closing> {
         let key = snapshot.key(self.key);
         if !snapshot.account(self.account).cell.usable() {
@@ -144,19 +145,21 @@ impl Exchange {
         }
         if !self.pass.hold.as_ref().is_some_and(QuotaHold::is_probe) {
             match self.quota(snapshot).view(now).phase {
-                Phase::Resting { until } | Phase::Probing { lease_until: until } => {
+                Phase::Resting { until } | Phase::Probing { lease_until: until }
+                    if self.pass.counted || until > now =>
+                {
                     return Some(Closing::Quota { until: until.max(now) });
                 }
-                Phase::Open | Phase::Ramping { .. } => {}
+                _ => {}
             }
         }
         if self.pass.route.as_ref().is_some_and(RoutePass::is_probe) {
             return None;
         }
         match snapshot.provider(self.provider).route(self.route).cell.gate(now) {
-            RouteGate::Open => None,
             RouteGate::Closed { until, overloaded } => Some(Closing::Route { until, overloaded }),
-            RouteGate::Probe => Some(Closing::Route { until: now, overloaded: false }),
+            RouteGate::Probe if self.pass.counted => Some(Closing::Route { until: now, overloaded: false }),
+            RouteGate::Open | RouteGate::Probe => None,
         }
     }
 

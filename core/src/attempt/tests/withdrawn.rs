@@ -92,3 +92,40 @@ fn a_probe_may_go_out_a_second_time() {
     let mut late = world.walk("model", None, WHOLE);
     assert!(world.poll(&mut late).is_err(), "closed to all others");
 }
+
+/// It goes as a look, so it needs no probe once the rest is over; while it lasts it is closed to it, too.
+#[test]
+fn a_call_that_says_nothing_about_health_goes_again_once_a_rest_is_over() {
+    let mut world = single(1);
+    let mut walk = world.walk("model", None, UNCOUNTED);
+    let exchange = world.poll(&mut walk).expect("a place");
+    let mut counted = world.walk("model", None, WHOLE);
+    let same = world.poll(&mut counted).expect("a place");
+    let mut other = world.walk("model", None, WHOLE);
+    for (verdict, rest) in [(LIMITED, SOON), (OVERLOADED, OVERLOAD_STEP * 2)] {
+        let it = world.poll(&mut other).expect("a place");
+        world.judge(&mut other, it, verdict);
+        assert!(exchange.closed_meanwhile(&world.snapshot, world.now).is_some(), "{verdict:?}");
+        world.now = world.now + rest;
+        assert_eq!(exchange.closed_meanwhile(&world.snapshot, world.now), None, "{verdict:?}");
+        assert!(same.closed_meanwhile(&world.snapshot, world.now).is_some(), "one probe, and this is none");
+        other = world.walk("model", None, WHOLE);
+    }
+}
+
+/// The walk's bound: however often connections die and rests come and go, a call meets each quota once.
+#[test]
+fn what_it_was_withdrawn_from_is_not_asked_by_the_same_call_once_it_is_open() {
+    let mut world = single(1);
+    let mut walk = world.walk("model", None, WHOLE);
+    let exchange = world.poll(&mut walk).expect("a place");
+    let mut other = world.walk("model", None, WHOLE);
+    let it = world.poll(&mut other).expect("a place");
+    world.judge(&mut other, it, LIMITED);
+    let closing = exchange.closed_meanwhile(&world.snapshot, world.now).expect("closed");
+    walk.withdraw(exchange, closing);
+    world.now = world.now + SOON;
+    let end = world.poll(&mut walk).map(drop).expect_err("once");
+    assert_eq!(end.fault.kind, FaultKind::QuotasResting, "what it met is told");
+    assert_eq!(walk.attempts(), 1);
+}
